@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage of a run, and the compiled program it becomes over seeds and devices."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxsafe.core import checkpoint, parallel
+from jaxsafe.core.flags import RunOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training program of a run; every function is pure and for one seed.
+
+    Attributes:
+      name: names its rows and its checkpoints.
+      init: `key -> state`.
+      chunk: `(state, first step, length) -> (state, metrics)`, metrics a flat dict of scalars.
+      num_steps: steps in all.
+      parameters: `state -> tree` of the trained parameters, to be counted.
+      result: `states [num_seeds, ...] -> tree` of what is scored once the stage is done.
+      unit: what one step does `units_per_step` of, for rates and rows.
+      units_per_step: how many, per seed.
+    """
+
+    name: str
+    init: Callable[[jax.Array], Any]
+    chunk: Callable[[Any, jax.Array, int], tuple[Any, dict[str, jax.Array]]]
+    num_steps: int
+    parameters: Callable[[Any], Any]
+    result: Callable[[Any], Any]
+    unit: str = "env_steps"
+    units_per_step: int = 1
+
+
+@dataclasses.dataclass
+class Program:
+    """A stage mapped over this run's seeds and devices."""
+
+    stage: Stage
+    options: RunOptions
+    mesh: Mesh
+
+    def __post_init__(self) -> None:
+        self.init = jax.jit(parallel.map_seeds(self.stage.init, self.mesh))
+        self.compile_s = 0.0
+        self._compiled: dict[int, Any] = {}
+
+    def keys(self) -> jax.Array:
+        """One typed key per seed, placed on the mesh."""
+        keys = parallel.seed_keys(self.options.seed, self.options.num_seeds)
+        return parallel.shard_seeds(keys, self.mesh)
+
+    def shapes(self) -> Any:
+        """Shapes, dtypes and placement of the state, without allocating it."""
+        shapes = jax.eval_shape(self.init, self.keys())
+        sharding = jax.sharding.NamedSharding(
+            self.mesh, jax.sharding.PartitionSpec(parallel.SEED_AXIS)
+        )
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+        )
+
+    def chunk(self, length: int) -> Any:
+        """The compiled chunk `(state, first) -> (state, metrics)`; the state is donated."""
+        if length not in self._compiled:
+            start = time.perf_counter()
+            mapped = parallel.map_seeds(
+                lambda state, first: self.stage.chunk(state, first, length), self.mesh, 1
+            )
+            first = jax.ShapeDtypeStruct((), jnp.int32)
+            jitted = jax.jit(mapped, donate_argnums=0)
+            self._compiled[length] = jitted.lower(self.shapes(), first).compile()
+            self.compile_s += time.perf_counter() - start
+        return self._compiled[length]
+
+    def length_at(self, step: int) -> int:
+        """Steps of the chunk that begins at `step`: up to the next row, or to the end."""
+        log_every = self.options.log_every
+        return min(log_every - step % log_every, self.stage.num_steps - step)
+
+    def state_bytes(self) -> int:
+        """Size of the state of all seeds."""
+        leaves = checkpoint.flatten(self.shapes()).values()
+        return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in leaves)
+
+    def num_parameters(self) -> int:
+        """Trained parameters of one seed."""
+        state = jax.eval_shape(self.stage.init, jax.random.key(0))
+        return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(self.stage.parameters(state)))
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """What a dry run tells of one stage: parameters, memory and compile seconds."""
+    compiled = program.chunk(program.length_at(0))
+    analysis = compiled.memory_analysis()
+    temporary = getattr(analysis, "temp_size_in_bytes", 0) * program.mesh.size
+    return {
+        "parameters": program.num_parameters(),
+        "state_mib": round(program.state_bytes() / 2**20, 1),
+        "temporary_mib": round(temporary / 2**20, 1),
+        "compile_s": round(program.compile_s, 1),
+    }

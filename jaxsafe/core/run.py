@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders: what a run is, where it stands, and how to do it again.
+
+A run folder holds
+
+  config.json     what was asked: system, options, config, versions, device, git commit, command
+  metrics.jsonl   training rows, one per stage, step and seed
+  eval.jsonl      scores of finished policies
+  summary.json    `{"schema": 1, "system", "status", "stages", "results", "command", "versions",
+                  "device", "git", "date"}`; `stages[name]` has `steps`, `compile_s`, `run_s`,
+                  `rate` and `unit`; `results` is a list of flat rows, one per method
+  checkpoints/    <stage>/<step>, whole states
+  plots/          pictures
+  log.txt         what was printed, with times
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+import jax
+
+from jaxsafe.core import checks
+from jaxsafe.core import config as config_lib
+from jaxsafe.core import flags as flags_lib
+
+C = TypeVar("C")
+SCHEMA = 1
+_OWN = ("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt")
+_OWN_FOLDERS = ("checkpoints", "plots", "tensorboard")
+# Options that may differ when a run goes on: none of them changes a number.
+_FREE = frozenset(
+    (
+        *("out", "resume", "overwrite", "mode", "dry_run", "progress", "check_nans"),
+        *("checkpoint_every", "log_every", "tensorboard"),
+        *("distributed", "coordinator", "num_processes", "process_id"),
+    )
+)
+_PACKAGES = ("jaxsafe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Paths of one run folder."""
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The record of what was asked."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """Training rows."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evals(self) -> pathlib.Path:
+        """Scores."""
+        return self.path / "eval.jsonl"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        """Outcome."""
+        return self.path / "summary.json"
+
+    @property
+    def plots(self) -> pathlib.Path:
+        """Pictures."""
+        return self.path / "plots"
+
+    def checkpoints(self, stage: str) -> pathlib.Path:
+        """Checkpoints of one stage."""
+        return self.path / "checkpoints" / stage
+
+    def say(self, text: str) -> None:
+        """Prints a line and keeps it in log.txt with the time."""
+        print(text, flush=True)
+        if self.path.exists():
+            now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+                file.writelines(f"{now} {line}\n" for line in text.splitlines())
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON atomically."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+    """Reads `config.json` of a run folder.
+
+    Raises:
+      UserError: the folder is no run folder, or its record is damaged or of another schema.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        raise checks.UserError(
+            f"--out={path} is not a run folder (no config.json): check the path, or start the run "
+            "without --resume."
+        )
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
+        return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise checks.UserError(
+            f"{file} is damaged ({error}): restore it or start anew with --overwrite."
+        ) from error
+
+
+def resolve(
+    flag_values: Any, system: str, presets: Mapping[str, C], free: Collection[str] = ()
+) -> tuple[flags_lib.RunOptions, C]:
+    """Returns options and config by the order default < preset < resumed config < flag.
+
+    Args:
+      flag_values: parsed flags.
+      system: the binary's system, to tell its run folders from others.
+      presets: named configs, all of one class.
+      free: dotted config fields that may change when a run goes on or is scored again.
+
+    Raises:
+      UserError: bad values, or a run folder of another system, config, seed or device count.
+    """
+    options = flags_lib.run_options(flag_values)
+    preset = config_lib.get_preset(presets, options.preset)
+    if not (options.resume or options.mode != "train"):
+        return options, flags_lib.overlay(preset, "", flag_values)
+    if options.out is None:
+        raise checks.UserError("--resume and --mode=eval|render need --out=FOLDER.")
+    record = read_record(pathlib.Path(options.out))
+    if record["system"] != system:
+        raise checks.UserError(
+            f"--out={options.out} is a run of {record['system']}, not of {system}: choose another."
+        )
+    base = config_lib.from_dict(type(preset), record["config"])
+    old = config_lib.from_dict(flags_lib.RunOptions, record["options"])
+    config = flags_lib.overlay(base, "", flag_values)
+    options = flags_lib.overlay(
+        dataclasses.replace(old, resume=False, overwrite=False, mode="train"), "", flag_values
+    )
+    changed = {k: v for k, v in config_lib.diff(base, config).items() if k not in free}
+    changed |= {k: v for k, v in config_lib.diff(old, options).items() if k not in _FREE}
+    for name, (was, now) in changed.items():
+        raise checks.UserError(
+            f"--{name}={config_lib.to_text(now)} differs from the run in {options.out}, which has "
+            f"{config_lib.to_text(was)}: drop the flag, or choose another --out."
+        )
+    return options, config
+
+
+def open_folder(out: str, options: flags_lib.RunOptions) -> Folder:
+    """Makes or opens the run folder; nothing of an earlier run is touched without `overwrite`.
+
+    Raises:
+      UserError: it is not empty and neither resumed nor overwritten, no run folder where one is
+        needed, or not writable.
+    """
+    path = pathlib.Path(out)
+    going_on = options.resume or options.mode != "train"
+    try:
+        if path.exists() and not path.is_dir():
+            raise checks.UserError(f"--out={out} is a file: choose a folder.")
+        if path.is_dir() and any(path.iterdir()) and not going_on:
+            _clear(path, options.overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "plots").mkdir(exist_ok=True)
+    except OSError as error:
+        raise checks.UserError(
+            f"--out={out} cannot be written ({error.strerror}): choose another folder."
+        ) from error
+    return Folder(path)
+
+
+def _clear(path: pathlib.Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise checks.UserError(
+            f"--out={path} is not empty: add --resume to go on with that run, --overwrite to "
+            "start it anew, or choose another folder."
+        )
+    if not (path / "config.json").exists():
+        raise checks.UserError(
+            f"--out={path} is no run folder (no config.json), so --overwrite leaves it alone: "
+            "choose another folder."
+        )
+    for name in _OWN_FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in _OWN:
+        (path / name).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_text() -> str:
+    """Kind and number of the devices of this run."""
+    device = jax.devices()[0]
+    kind = platform.machine() if device.platform == "cpu" else device.device_kind
+    return f"{jax.device_count()} x {device.platform} ({kind}), {os.cpu_count()} host cores"
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from, `+` appended where it has changes."""
+    where = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(where), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", pathlib.Path(__file__).name):
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "-s") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def command_line() -> str:
+    """The command that does this run again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", spec.name] if spec else [sys.argv[0]]
+    return shlex.join(["python", *program, *sys.argv[1:]])
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a result: versions, device, commit, command and day."""
+    return {
+        "versions": versions(),
+        "device": device_text(),
+        "git": git_commit(),
+        "command": command_line(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def write_record(folder: Folder, system: str, options: flags_lib.RunOptions, config: Any) -> None:
+    """Writes `config.json`."""
+    record = {
+        "schema": SCHEMA,
+        "system": system,
+        "hash": config_lib.config_hash(config),
+        "options": config_lib.to_dict(options),
+        "config": config_lib.to_dict(config),
+    }
+    write_json(folder.config, record | provenance())
+
+
+def write_summary(
+    folder: Folder, system: str, stages: Mapping[str, Any], results: list[dict[str, Any]]
+) -> None:
+    """Writes `summary.json` of a finished run; the module's docstring has its schema."""
+    body = {"schema": SCHEMA, "system": system, "status": "complete"}
+    write_json(folder.summary, body | {"stages": dict(stages), "results": results} | provenance())
