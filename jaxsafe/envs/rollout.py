@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes in MJX: starting anew at an end, and scoring a policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsafe.envs.types import State, Task, Timestep
+
+
+def start(
+    task: Task, model: Any, key: jax.Array, explore_fraction: float | jax.Array = 0.0
+) -> State:
+    """Returns the start of an episode, with probability `explore_fraction` from `task.explore`.
+
+    For one environment; use `jax.vmap`. `key` is consumed.
+    """
+    choice_key, reset_key, explore_key = jax.random.split(key, 3)
+    explore = jax.random.uniform(choice_key) < explore_fraction
+    return _where(explore, task.explore(model, explore_key), task.reset(model, reset_key))
+
+
+def auto_reset(
+    task: Task,
+    model: Any,
+    state: State,
+    timestep: Timestep,
+    key: jax.Array,
+    explore_fraction: float | jax.Array = 0.0,
+) -> State:
+    """Returns `state`, or a fresh start where the episode is over.
+
+    `timestep` stays as it is: its obs is the true successor, which a replay buffer stores, while
+    the next action needs `task.observe(model, new_state)`. For one environment; use `jax.vmap`.
+
+    Args:
+      task: the world.
+      model: the model the next episode runs in.
+      state: the state after the step.
+      timestep: the step's outcome; either of `terminated` and `truncated` ends the episode.
+      key: consumed, whether or not the episode is over.
+      explore_fraction: the share of starts taken from `task.explore`, in [0, 1].
+    """
+    fresh = start(task, model, key, explore_fraction)
+    return _where(timestep.terminated | timestep.truncated, fresh, state)
+
+
+def episode_return(
+    task: Task,
+    policy: Callable[[jax.Array], jax.Array],
+    model: Any,
+    state: State,
+    length: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Scores one episode of `policy` from `state`, undiscounted.
+
+    The scan always runs `length` steps (a compiled loop has no early exit under `jax.vmap`); those
+    after the end add nothing.
+
+    Args:
+      task: the world.
+      policy: `obs [O] -> action [A]`, pure.
+      model: one model.
+      state: one start.
+      length: steps to scan; the task's `max_episode_steps` by default.
+
+    Returns:
+      `(return [] float32, steps [] int32)`; the step that ends the episode counts in both.
+    """
+
+    def body(carry, _):
+        state, alive, total, steps = carry
+        state, timestep = task.step(model, state, policy(task.observe(model, state)))
+        total = total + jnp.where(alive, timestep.reward, 0.0)
+        steps = steps + alive.astype(jnp.int32)
+        alive = alive & ~(timestep.terminated | timestep.truncated)
+        return (state, alive, total, steps), None
+
+    start = (state, jnp.bool_(True), jnp.float32(0), jnp.int32(0))
+    (_, _, total, steps), _ = jax.lax.scan(
+        body, start, length=task.max_episode_steps if length is None else length
+    )
+    return total, steps
+
+
+def _where(condition: jax.Array, yes: State, no: State) -> State:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
