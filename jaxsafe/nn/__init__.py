@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flax modules that two systems or more share."""
