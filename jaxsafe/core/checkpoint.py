@@ -3,7 +3,10 @@
 
 import contextlib
 import logging
+import os
 import pathlib
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxsafe.core import checks
+
+_CHECKSUMS = "_checksums"  # a leaf of ours beside those of the state
 
 
 def flatten(tree: Any) -> dict[str, jax.Array]:
@@ -27,6 +32,10 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _sharding(leaf: Any) -> Any:
+    return getattr(leaf, "sharding", None)
+
+
 def _raw(leaf: Any) -> Any:
     if not _is_key(leaf):
         return leaf
@@ -38,12 +47,15 @@ def _raw(leaf: Any) -> Any:
 def unflatten(like: Any, flat: dict[str, jax.Array]) -> Any:
     """Rebuilds a tree of the structure and placement of `like` from named leaves."""
 
-    def put(name_leaf, stored):
-        value = stored
-        if _is_key(name_leaf):
-            value = jax.random.wrap_key_data(value, impl=jax.random.key_impl(name_leaf))
-        sharding = getattr(name_leaf, "sharding", None)
-        return value if sharding is None else jax.device_put(value, sharding)
+    def put(leaf: Any, value: Any) -> jax.Array:
+        if _is_key(leaf):
+            # `key_impl` takes an array, not a shape.
+            impl = jax.random.key_impl(jnp.empty((), leaf.dtype))
+            value = jax.random.wrap_key_data(value, impl=impl)
+        wanted, have = _sharding(leaf), _sharding(value)
+        if wanted is None or (have and have.is_equivalent_to(wanted, value.ndim)):
+            return value
+        return jax.device_put(value, wanted)
 
     leaves, treedef = jax.tree_util.tree_flatten(like)
     values = [put(leaf, flat[name]) for leaf, name in zip(leaves, flatten(like), strict=True)]
@@ -51,16 +63,84 @@ def unflatten(like: Any, flat: dict[str, jax.Array]) -> Any:
 
 
 @contextlib.contextmanager
-def _manager(folder: pathlib.Path, max_to_keep: int | None) -> Iterator[ocp.CheckpointManager]:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every step of a save
+def _hush_late_reports() -> Iterator[None]:
+    """Keeps tensorstore's threads off the terminal: after an error their event loop is gone."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    yield
+    # Not after an error, as the reports come later.
+    sys.unraisablehook = previous
+
+
+@contextlib.contextmanager
+def _manager(
+    folder: pathlib.Path, max_to_keep: int | None = None, writes: bool = False
+) -> Iterator[ocp.CheckpointManager]:
+    # orbax tells every step of a save, and tells an error before it raises it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep, enable_async_checkpointing=False, create=True
+        max_to_keep=max_to_keep,
+        enable_async_checkpointing=False,
+        create=True,
+        cleanup_tmp_directories=writes,
     )
-    manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    manager = ocp.CheckpointManager(
+        folder.absolute(),
+        options=options,
+        # Without a handler orbax knows nothing of what another process saved.
+        item_handlers=ocp.StandardCheckpointHandler(),
+    )
     try:
-        yield manager
+        with _hush_late_reports():
+            yield manager
     finally:
         manager.close()
+
+
+def _placement(like: Any) -> dict[str, jax.sharding.Sharding]:
+    """Where each leaf goes, and the checksums: left to itself, orbax wants the devices of old."""
+    default: Any = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placement = {
+        name: _sharding(leaf) or default
+        for name, leaf in zip(flatten(like), jax.tree.leaves(like), strict=True)
+    }
+    meshes = [x.mesh for x in placement.values() if isinstance(x, jax.sharding.NamedSharding)]
+    everywhere = jax.sharding.PartitionSpec()
+    whole = jax.sharding.NamedSharding(meshes[0], everywhere) if meshes else default
+    return placement | {_CHECKSUMS: whole}
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error).strip() or repr(error)
+    return text.splitlines()[0][:200]
+
+
+@jax.jit
+def _checksums(flat: dict[str, jax.Array]) -> jax.Array:
+    """One number per leaf, `[L]` uint32 in the order of names, whatever the placement.
+
+    The sum of a leaf's words times odd weights: a change of any one word changes it.
+    """
+
+    def one(leaf: jax.Array) -> jax.Array:
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
+        word = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
+        words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32).ravel()
+        return jnp.sum(words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1))
+
+    return jnp.stack([one(jnp.asarray(flat[name])) for name in sorted(flat)])
+
+
+def _check_intact(flat: dict[str, jax.Array], expected: jax.Array) -> None:
+    changed = np.flatnonzero(np.asarray(_checksums(flat)) != np.asarray(expected))
+    if changed.size:
+        raise ValueError(f"{sorted(flat)[changed[0]]} has changed on disk")
 
 
 def save(folder: pathlib.Path, step: int, state: Any, max_to_keep: int = 2) -> None:
@@ -76,13 +156,21 @@ def save(folder: pathlib.Path, step: int, state: Any, max_to_keep: int = 2) -> N
       UserError: the disk is full or not writable; what was saved before is intact.
     """
     try:
-        with _manager(folder, max_to_keep) as manager:
+        with _manager(folder, max_to_keep, writes=True) as manager:
             if step not in manager.all_steps():
-                manager.save(step, args=ocp.args.StandardSave(flatten(state)))
+                # orbax refuses arrays without elements, and there is nothing in them to keep.
+                flat = {name: leaf for name, leaf in flatten(state).items() if leaf.size}
+                stored = flat | {_CHECKSUMS: _checksums(flat)}
+                manager.save(step, args=ocp.args.StandardSave(stored))
                 manager.wait_until_finished()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # A full disk comes out of tensorstore as a ValueError that holds the system's code.
+        code = re.search(r"os_error_code='?(\d+)|OS error (\d+)", str(error))
+        if not isinstance(error, OSError) and not code:
+            raise
+        reason = os.strerror(int(code[1] or code[2])) if code else _reason(error)
         raise checks.UserError(
-            f"cannot write the checkpoint of step {step} to {folder}: {error.strerror or error}. "
+            f"cannot write the checkpoint of step {step} to {folder}: {reason}. "
             "Free space or make the folder writable, then --resume."
         ) from error
 
@@ -91,7 +179,7 @@ def steps(folder: pathlib.Path) -> list[int]:
     """Steps with a whole checkpoint, in rising order; half-written ones are not among them."""
     if not folder.exists():
         return []
-    with _manager(folder, None) as manager:
+    with _manager(folder) as manager:
         return sorted(manager.all_steps())
 
 
@@ -104,29 +192,41 @@ def restore(folder: pathlib.Path, step: int, like: Any) -> Any:
       like: a state of the wanted structure, arrays or `ShapeDtypeStruct`s.
 
     Raises:
-      UserError: a leaf is missing, extra, of another shape or dtype, or not finite; the message
-        names its path.
+      UserError: a leaf is missing, extra, of another shape or dtype, or not finite, and the
+        message names its path; or the files are damaged.
     """
-    wanted = flatten(like)
+    leaves = flatten(like)
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf.size}
+    placement = _placement(like)
     where = folder / str(step)
-    with _manager(folder, None) as manager:
+    with _manager(folder) as manager:
         try:
             stored = dict(manager.item_metadata(step))
+            sums = stored.pop(_CHECKSUMS)
             _check_same(where, wanted, stored)
             targets = {
-                name: jax.ShapeDtypeStruct(meta.shape, meta.dtype) for name, meta in stored.items()
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement[name])
+                for name, leaf in wanted.items()
             }
+            targets[_CHECKSUMS] = jax.ShapeDtypeStruct(
+                sums.shape, sums.dtype, sharding=placement[_CHECKSUMS]
+            )
             flat = manager.restore(step, args=ocp.args.StandardRestore(targets))
+            _check_intact(flat, flat.pop(_CHECKSUMS))
         except checks.UserError:
             raise
         except Exception as error:  # orbax raises many kinds on damaged files
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise checks.UserError(
-                f"checkpoint {where} cannot be read ({reason}): delete that folder and --resume "
-                "from the one before, or start anew with --overwrite."
+                f"checkpoint {where} cannot be read ({_reason(error)}): delete that folder and "
+                "--resume from the one before, or start anew with --overwrite."
             ) from error
     check_finite(where, flat)
-    return unflatten(like, flat)
+    empty = {
+        name: jnp.zeros(leaf.shape, leaf.dtype, device=placement[name])
+        for name, leaf in leaves.items()
+        if not leaf.size
+    }
+    return unflatten(like, flat | empty)
 
 
 def _check_same(where: pathlib.Path, wanted: dict[str, Any], stored: dict[str, Any]) -> None:

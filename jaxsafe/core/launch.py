@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxsafe.core import checks, loop, parallel, program, run, tables
+from jaxsafe.core import checks, loop, metrics, parallel, program, provenance, run, tables
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.core.flags import RunOptions
@@ -75,11 +75,10 @@ def _set_up(options: RunOptions) -> RunOptions:
     """Configures JAX for this run; returns the options with the number of devices settled."""
     enable_compilation_cache()
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells which backends are absent
-    if options.check_nans == "debug":
-        jax.config.update("jax_debug_nans", True)
     cores = options.devices or parallel.available_cores()
     if options.distributed:
-        parallel.split_host_cpu(options.devices)
+        # --devices counts all processes; where a cluster tells how many, XLA_FLAGS must split.
+        parallel.split_host_cpu(options.devices // (options.num_processes or options.devices or 1))
         parallel.initialize_distributed(
             options.coordinator, options.num_processes, options.process_id
         )
@@ -97,34 +96,67 @@ def _run(binary: Binary, flag_values: flags.FlagValues) -> int:
     options = _set_up(dataclasses.replace(options, out=out))
     mesh = parallel.seed_mesh(options.devices)
     programs = [program.Program(stage, options, mesh) for stage in binary.stages(config)]
+    for p in programs:
+        p.check_memory()
+    if options.tensorboard:
+        metrics.summary_writer()
     if options.dry_run:
         _dry_run(binary, options, config, programs)
         return 0
-    folder = run.open_folder(out, options)
+    folder = _open_folder(out, options)
     if options.mode != "train":
         return _revisit(binary, folder, options, config, programs)
+    return _train(binary, folder, options, config, programs)
+
+
+def _open_folder(out: str, options: RunOptions) -> Folder:
+    """Opens the run folder in process 0; the others wait until that is done."""
+    failure = None
     if parallel.is_main_process():
-        run.write_record(folder, binary.system, options, config)
+        try:
+            run.open_folder(out, options)
+        except checks.UserError as error:
+            failure = error
+    if parallel.largest(int(failure is not None)):
+        raise failure or checks.UserError(f"--out={out} was refused by process 0: see there.")
+    return Folder(pathlib.Path(out))
+
+
+def _train(
+    binary: Binary,
+    folder: Folder,
+    options: RunOptions,
+    config: Any,
+    programs: Sequence[program.Program],
+) -> int:
+    """Trains stage after stage, then scores; returns the exit code."""
+    for p in programs:
+        loop.check_length(p, folder)
+    preset = binary.presets[options.preset]
+    command = provenance.reproducing_command(options, config, preset, binary.options)
+    if parallel.is_main_process():
+        run.write_record(folder, binary.system, options, config, command)
+    timing, results = {}, {}
     try:
         with loop.catch_signals() as stop:
-            trained = {p.stage.name: loop.train(p, folder, stop) for p in programs}
+            for p in programs:
+                trained = loop.train(p, folder, stop)
+                timing[p.stage.name] = trained.timing()
+                results[p.stage.name] = parallel.to_host(p.stage.result(trained.state))
+                # One stage's state goes before the next one's is made.
+                del trained
     except loop.StoppedError as stopped:
-        folder.say(str(stopped))
+        if parallel.is_main_process():
+            folder.say(str(stopped))
         return 128 + stopped.signum
     except loop.NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    results = _results(programs, {name: t.state for name, t in trained.items()})
     if parallel.is_main_process():
         rows = binary.finish(folder, options, config, results)
-        timing = {name: t.timing() for name, t in trained.items()}
-        run.write_summary(folder, binary.system, timing, rows)
+        run.write_summary(folder, binary.system, timing, rows, command)
+    parallel.largest(0)  # a process that left early would end the others
     return 0
-
-
-def _results(programs: Sequence[program.Program], states: Mapping[str, Any]) -> Results:
-    stages = {p.stage.name: p.stage for p in programs}
-    return {name: parallel.to_host(stages[name].result(state)) for name, state in states.items()}
 
 
 def _revisit(
@@ -135,7 +167,7 @@ def _revisit(
     programs: Sequence[program.Program],
 ) -> int:
     """Scores or draws what an earlier run left, whole or not."""
-    states = {}
+    results = {}
     for p in programs:
         last = loop.restore_last(p, folder)
         if last is None:
@@ -143,26 +175,29 @@ def _revisit(
                 f"{folder.path} has no checkpoint of {p.stage.name}: finish the run with "
                 "--resume first."
             )
-        step, states[p.stage.name] = last
-        folder.say(f"{p.stage.name}: step {step} of {p.stage.num_steps}")
-    results = _results(programs, states)
-    if options.mode == "eval":
-        binary.finish(folder, options, config, results)
-    else:
-        binary.render(folder, options, config, results)
+        step, state = last
+        results[p.stage.name] = parallel.to_host(p.stage.result(state))
+        if parallel.is_main_process():
+            folder.say(f"{p.stage.name}: step {step} of {p.stage.num_steps}")
+    if parallel.is_main_process():
+        act = binary.finish if options.mode == "eval" else binary.render
+        act(folder, options, config, results)
+    parallel.largest(0)
     return 0
 
 
 def _dry_run(
     binary: Binary, options: RunOptions, config: Any, programs: Sequence[program.Program]
 ) -> None:
-    print(json.dumps(config_lib.to_dict(config), indent=2))
-    print(
-        f"{binary.system}: seeds {options.seed} to {options.seed + options.num_seeds - 1} on "
-        f"{run.device_text()}, {options.devices} used"
-    )
     rows = [
         {"stage": p.stage.name, "steps": p.stage.num_steps} | program.describe(p) for p in programs
     ]
+    if not parallel.is_main_process():
+        return
+    print(json.dumps(config_lib.to_dict(config), indent=2))
+    print(
+        f"{binary.system}: seeds {options.seed} to {options.seed + options.num_seeds - 1} on "
+        f"{provenance.device_text()}, {options.devices} used"
+    )
     print(tables.text_table(rows))
     print("dry run: nothing was trained and nothing written")

@@ -6,8 +6,9 @@ import dataclasses
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,7 @@ class Stop:
 
     def agreed(self) -> int:
         """The signal, the same on every process."""
-        if jax.process_count() == 1:
-            return self.signum
-        return int(np.max(parallel.to_host(np.asarray([self.signum]))))
+        return parallel.largest(self.signum)
 
 
 @contextlib.contextmanager
@@ -106,27 +105,72 @@ def _begin(program: Program, folder: Folder) -> tuple[int, Any]:
     return step, state
 
 
-def _first_bad(host: dict[str, np.ndarray], seeds: list[int]) -> str | None:
+class _Bad(NamedTuple):
+    """The first value of a chunk's metrics that is not finite."""
+
+    name: str
+    seed_index: int
+    value: Any
+
+
+def _first_bad(host: dict[str, np.ndarray]) -> _Bad | None:
     for name, values in sorted(host.items()):
         bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
         if bad.size:
-            return f"{name} of seed {seeds[bad[0]]} is {np.asarray(values)[bad[0]]}"
+            return _Bad(name, int(bad[0]), np.asarray(values)[bad[0]])
     return None
 
 
-def _stop_on_nan(program: Program, folder: Folder, bad: str, first: int, last: int) -> None:
+def _stop_on_nan(program: Program, folder: Folder, bad: _Bad, first: int, last: int) -> None:
     """Goes back to the last checkpoint, redoes the steps that were finite, saves, raises."""
     step, state = restore_last(program, folder) or (0, program.init(program.keys()))
     while step < first:
         length = program.length_at(step)
         state, _ = program.chunk(length)(state, jnp.int32(step))
         step += length
-    checkpoint.save(folder.checkpoints(program.stage.name), step, state)
+    where = folder.checkpoints(program.stage.name)
+    checkpoint.save(where, step, state)
+    advice = "Start anew with lower learning rates, or --resume --check_nans=debug to find the "
+    advice += "operation."
+    if program.options.check_nans == "debug":
+        advice = _find_operation(program, state, step, last)
     raise NonFiniteError(
-        f"{program.stage.name}: {bad} at step {last}. The last good state, of step {step}, is in "
-        f"{folder.checkpoints(program.stage.name)}. Start anew with lower learning rates, or "
-        "--resume --check_nans=debug to find the operation."
+        f"{program.stage.name}: {bad.name} of seed {program.options.seed + bad.seed_index} is "
+        f"{bad.value} at step {last}. The last good state, of step {step}, is in {where}. {advice}"
     )
+
+
+def _find_operation(program: Program, state: Any, step: int, last: int) -> str:
+    """Redoes steps one by one, and the first bad one operation by operation."""
+    unknown = "--check_nans=debug found no operation that makes a NaN."
+    if jax.process_count() > 1:
+        return unknown + " Resume in one process to look for it."
+    for number in range(step, last):
+        before = jax.tree.map(lambda x: x.copy(), state)
+        state, device_metrics = program.chunk(1)(state, jnp.int32(number))
+        bad = _first_bad(parallel.to_host(device_metrics))
+        if bad:
+            one = jax.tree.map(lambda x, i=bad.seed_index: x[i], before)
+            try:
+                with jax.disable_jit(), jax.debug_nans(True):
+                    program.stage.chunk(one, jnp.int32(number), 1)
+            except FloatingPointError as error:
+                frames = traceback.extract_tb(error.__traceback__)
+                own = [f for f in frames if "site-packages" not in f.filename] or frames
+                text = str(error).splitlines()[0]
+                return f"Step {number}: {text} at {own[-1].filename}:{own[-1].lineno}."
+            return unknown
+    return unknown
+
+
+def check_length(program: Program, folder: Folder) -> None:
+    """Raises `UserError` where a stage has already gone further than it is to go."""
+    stage, saved = program.stage, checkpoint.steps(folder.checkpoints(program.stage.name))
+    if saved and saved[-1] > stage.num_steps:
+        raise checks.UserError(
+            f"{stage.name} has reached step {saved[-1]} in {folder.path}, past the "
+            f"{stage.num_steps} asked for: ask for as many at least, or choose another --out."
+        )
 
 
 _SHARE_ONLY = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
@@ -158,7 +202,7 @@ class _Rows:
         self.seeds = list(range(options.seed, options.seed + options.num_seeds))
         self.main = parallel.is_main_process()
         wanted = options.tensorboard and self.main
-        self.board = metrics.tensorboard_writer(folder.path / "tensorboard") if wanted else None
+        self.board = metrics.TensorBoard(folder.path / "tensorboard") if wanted else None
 
     def write(self, step: int, host: dict[str, np.ndarray]) -> None:
         if not self.main:
@@ -167,7 +211,11 @@ class _Rows:
         rows = metrics.rows_of(self.stage.name, step, self.seeds, host, **extra)
         metrics.append(self.folder.metrics, rows)
         if self.board:
-            self.board(rows)
+            self.board.write(rows)
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
 
 
 def train(program: Program, folder: Folder, stop: Stop) -> Trained:
@@ -176,14 +224,9 @@ def train(program: Program, folder: Folder, stop: Stop) -> Trained:
     Raises:
       NonFiniteError: a metric is NaN or infinite; the last good state is saved.
       StoppedError: a signal came; the state is saved.
-      UserError: the state does not fit into memory, or a checkpoint is unusable.
+      UserError: a checkpoint is unusable.
     """
     stage, options = program.stage, program.options
-    checks.check_memory(
-        f"the training state of {options.num_seeds} seeds",
-        program.state_bytes(),
-        "Lower the replay capacity or --num_seeds.",
-    )
     rows = _Rows(program, folder)
     step, state = _begin(program, folder)
     first_step, run_s = step, 0.0
@@ -192,9 +235,9 @@ def train(program: Program, folder: Folder, stop: Stop) -> Trained:
         program.chunk(program.length_at(step))
         if rows.main:
             folder.say(f"{stage.name}: compiled in {program.compile_s:.1f} s")
-    with progress_bar(
-        options, stage.name, stage.num_steps * units, stage.unit.replace("_", " "), step * units
-    ) as bar:
+    total, unit = stage.num_steps * units, stage.unit.replace("_", " ")
+    bars = progress_bar(options, stage.name, total, unit, step * units)
+    with contextlib.closing(rows), bars as bar:
         while step < stage.num_steps:
             length = program.length_at(step)
             chunk = program.chunk(length)
@@ -202,13 +245,16 @@ def train(program: Program, folder: Folder, stop: Stop) -> Trained:
             state, device_metrics = chunk(state, jnp.int32(step))
             host = parallel.to_host(device_metrics)
             run_s += time.perf_counter() - clock
-            bad = _first_bad(host, rows.seeds) if options.check_nans != "off" else None
+            bad = _first_bad(host) if options.check_nans != "off" else None
             if bad:
                 _stop_on_nan(program, folder, bad, step, step + length)
             step += length
             bar.update(length * units)
             rows.write(step, host)
             _save_if_due(program, folder, stop, step, length, state)
+    signum = stop.agreed()
+    if signum:
+        raise StoppedError(stage.name, step, signum)
     rate = (step - first_step) * units / run_s if run_s else 0.0
     return Trained(state, program.compile_s, run_s, step, rate, stage.unit)
 
@@ -217,9 +263,9 @@ def _save_if_due(
     program: Program, folder: Folder, stop: Stop, step: int, length: int, state: Any
 ) -> None:
     stage, every = program.stage, program.options.checkpoint_every
-    signum, last = stop.agreed(), step == stage.num_steps
+    signum = stop.agreed()
     due = bool(every) and step // every > (step - length) // every
-    if due or signum or last:
+    if due or signum or step == stage.num_steps:
         checkpoint.save(folder.checkpoints(stage.name), step, state)
-    if signum and not last:
+    if signum:
         raise StoppedError(stage.name, step, signum)

@@ -78,6 +78,11 @@ def choose_num_devices(num_seeds: int, requested: int = 0) -> int:
                 f"--num_seeds={num_seeds} does not divide over the {have} devices of "
                 f"{jax.process_count()} processes: set it to {-(-num_seeds // have) * have}."
             )
+        if requested not in (0, have):
+            raise checks.UserError(
+                f"--devices={requested} is not the {have} devices of {jax.process_count()} "
+                f"processes: set it to {have}, or 0."
+            )
         return have
     if requested == 0:
         return divisors[-1]
@@ -99,9 +104,9 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
     return jax.vmap(jax.random.key)(jnp.arange(seed, seed + num_seeds, dtype=jnp.uint32))
 
 
-def shard_seeds(tree: Any, mesh: Mesh) -> Any:
-    """Places leaves `[num_seeds, ...]` with equal parts of the seeds on each device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(SEED_AXIS)))
+def seed_sharding(mesh: Mesh) -> NamedSharding:
+    """Placement of leaves `[num_seeds, ...]` with equal parts of the seeds on each device."""
+    return NamedSharding(mesh, PartitionSpec(SEED_AXIS))
 
 
 def map_seeds(function: Callable, mesh: Mesh, num_shared: int = 0) -> Callable:
@@ -140,6 +145,13 @@ def to_host(tree: Any) -> Any:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' values; every process must ask, and waits for the others."""
+    if jax.process_count() == 1:
+        return value
+    return int(np.max(to_host(np.asarray([value]))))
 
 
 def is_main_process() -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxsafe.core import checkpoint, parallel
+from jaxsafe.core import checkpoint, checks, parallel
 from jaxsafe.core.flags import RunOptions
 
 
@@ -55,17 +55,18 @@ class Program:
 
     def keys(self) -> jax.Array:
         """One typed key per seed, placed on the mesh."""
-        keys = parallel.seed_keys(self.options.seed, self.options.num_seeds)
-        return parallel.shard_seeds(keys, self.mesh)
+        seeds = self.options.seed, self.options.num_seeds
+        # Made where they belong: one process cannot place arrays on the devices of another.
+        sharding = parallel.seed_sharding(self.mesh)
+        return jax.jit(lambda: parallel.seed_keys(*seeds), out_shardings=sharding)()
 
     def shapes(self) -> Any:
         """Shapes, dtypes and placement of the state, without allocating it."""
-        shapes = jax.eval_shape(self.init, self.keys())
-        sharding = jax.sharding.NamedSharding(
-            self.mesh, jax.sharding.PartitionSpec(parallel.SEED_AXIS)
-        )
+        sharding = parallel.seed_sharding(self.mesh)
+        one = jax.eval_shape(lambda: self.stage.init(jax.random.key(0)))
+        seeds = self.options.num_seeds
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+            lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=sharding), one
         )
 
     def chunk(self, length: int) -> Any:
@@ -90,6 +91,14 @@ class Program:
         """Size of the state of all seeds."""
         leaves = checkpoint.flatten(self.shapes()).values()
         return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in leaves)
+
+    def check_memory(self) -> None:
+        """Raises `UserError` where the state of all seeds is too large for this machine."""
+        checks.check_memory(
+            f"the training state of {self.stage.name} over {self.options.num_seeds} seeds",
+            self.state_bytes(),
+            "Lower the replay capacity or --num_seeds.",
+        )
 
     def num_parameters(self) -> int:
         """Trained parameters of one seed."""

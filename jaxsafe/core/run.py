@@ -3,7 +3,8 @@
 
 A run folder holds
 
-  config.json     what was asked: system, options, config, versions, device, git commit, command
+  config.json     what was asked: system, options, config, versions, device, git commit, and the
+                  command that does the same run again
   metrics.jsonl   training rows, one per stage, step and seed
   eval.jsonl      scores of finished policies
   summary.json    `{"schema": 1, "system", "status", "stages", "results", "command", "versions",
@@ -16,37 +17,32 @@ A run folder holds
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
-
-import jax
 
 from jaxsafe.core import checks
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import flags as flags_lib
+from jaxsafe.core.provenance import provenance
 
 C = TypeVar("C")
 SCHEMA = 1
-_OWN = ("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt")
+# The record is last: while it stands, an overwrite that was cut short can be done again.
+_OWN = ("metrics.jsonl", "eval.jsonl", "summary.json", "log.txt", "config.json")
 _OWN_FOLDERS = ("checkpoints", "plots", "tensorboard")
+# Options of one invocation, which a resumed run does not inherit.
+_INVOCATION = (
+    *("resume", "overwrite", "mode", "dry_run"),
+    *("distributed", "coordinator", "num_processes", "process_id"),
+)
 # Options that may differ when a run goes on: none of them changes a number.
 _FREE = frozenset(
-    (
-        *("out", "resume", "overwrite", "mode", "dry_run", "progress", "check_nans"),
-        *("checkpoint_every", "log_every", "tensorboard"),
-        *("distributed", "coordinator", "num_processes", "process_id"),
-    )
+    (*_INVOCATION, "out", "progress", "check_nans", "checkpoint_every", "log_every", "tensorboard")
 )
-_PACKAGES = ("jaxsafe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,20 +103,48 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
       UserError: the folder is no run folder, or its record is damaged or of another schema.
     """
     file = path / "config.json"
-    if not file.exists():
+    if not file.is_file():
         raise checks.UserError(
             f"--out={path} is not a run folder (no config.json): check the path, or start the run "
             "without --resume."
         )
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it holds no record")
+        for name in ("schema", "system", "options", "config"):
+            if name not in record:
+                raise ValueError(f"it lacks {name!r}")
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
         return record
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: pathlib.Path, error: Exception) -> checks.UserError:
+    reason = str(error).rstrip(".")
+    return checks.UserError(
+        f"{file} is damaged ({reason}): restore it or start anew with --overwrite."
+    )
+
+
+def _read_run(
+    path: pathlib.Path, system: str, config_class: type[C]
+) -> tuple[flags_lib.RunOptions, C]:
+    """Options and config of the run in a folder, less what concerned only that invocation."""
+    record = read_record(path)
+    if record["system"] != system:
         raise checks.UserError(
-            f"{file} is damaged ({error}): restore it or start anew with --overwrite."
-        ) from error
+            f"--out={path} is a run of {record['system']}, not of {system}: choose another."
+        )
+    try:
+        options = config_lib.from_dict(flags_lib.RunOptions, record["options"], "options")
+        config = config_lib.from_dict(config_class, record["config"])
+    except checks.UserError as error:
+        raise _damaged(path / "config.json", error) from error
+    initial = {name: getattr(flags_lib.RunOptions, name) for name in _INVOCATION}
+    return dataclasses.replace(options, **initial), config
 
 
 def resolve(
@@ -143,17 +167,9 @@ def resolve(
         return options, flags_lib.overlay(preset, "", flag_values)
     if options.out is None:
         raise checks.UserError("--resume and --mode=eval|render need --out=FOLDER.")
-    record = read_record(pathlib.Path(options.out))
-    if record["system"] != system:
-        raise checks.UserError(
-            f"--out={options.out} is a run of {record['system']}, not of {system}: choose another."
-        )
-    base = config_lib.from_dict(type(preset), record["config"])
-    old = config_lib.from_dict(flags_lib.RunOptions, record["options"])
+    old, base = _read_run(pathlib.Path(options.out), system, type(preset))
     config = flags_lib.overlay(base, "", flag_values)
-    options = flags_lib.overlay(
-        dataclasses.replace(old, resume=False, overwrite=False, mode="train"), "", flag_values
-    )
+    options = flags_lib.overlay(old, "", flag_values)
     changed = {k: v for k, v in config_lib.diff(base, config).items() if k not in free}
     changed |= {k: v for k, v in config_lib.diff(old, options).items() if k not in _FREE}
     for name, (was, now) in changed.items():
@@ -179,7 +195,6 @@ def open_folder(out: str, options: flags_lib.RunOptions) -> Folder:
         if path.is_dir() and any(path.iterdir()) and not going_on:
             _clear(path, options.overwrite)
         path.mkdir(parents=True, exist_ok=True)
-        (path / "plots").mkdir(exist_ok=True)
     except OSError as error:
         raise checks.UserError(
             f"--out={out} cannot be written ({error.strerror}): choose another folder."
@@ -193,71 +208,25 @@ def _clear(path: pathlib.Path, overwrite: bool) -> None:
             f"--out={path} is not empty: add --resume to go on with that run, --overwrite to "
             "start it anew, or choose another folder."
         )
-    if not (path / "config.json").exists():
+    if not (path / "config.json").is_file():
         raise checks.UserError(
             f"--out={path} is no run folder (no config.json), so --overwrite leaves it alone: "
             "choose another folder."
         )
     for name in _OWN_FOLDERS:
-        shutil.rmtree(path / name, ignore_errors=True)
+        # A link to another disk is ours, what it points to may not be.
+        if (path / name).is_symlink():
+            (path / name).unlink()
+        elif (path / name).exists():
+            shutil.rmtree(path / name)
     for name in _OWN:
         (path / name).unlink(missing_ok=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def device_text() -> str:
-    """Kind and number of the devices of this run."""
-    device = jax.devices()[0]
-    kind = platform.machine() if device.platform == "cpu" else device.device_kind
-    return f"{jax.device_count()} x {device.platform} ({kind}), {os.cpu_count()} host cores"
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree this package runs from, `+` appended where it has changes."""
-    where = pathlib.Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(where), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", pathlib.Path(__file__).name):
-            return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "-s") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def command_line() -> str:
-    """The command that does this run again."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["-m", spec.name] if spec else [sys.argv[0]]
-    return shlex.join(["python", *program, *sys.argv[1:]])
-
-
-def provenance() -> dict[str, Any]:
-    """What produced a result: versions, device, commit, command and day."""
-    return {
-        "versions": versions(),
-        "device": device_text(),
-        "git": git_commit(),
-        "command": command_line(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def write_record(folder: Folder, system: str, options: flags_lib.RunOptions, config: Any) -> None:
-    """Writes `config.json`."""
+def write_record(
+    folder: Folder, system: str, options: flags_lib.RunOptions, config: Any, command: str
+) -> None:
+    """Writes `config.json`; `command` is from `reproducing_command`."""
     record = {
         "schema": SCHEMA,
         "system": system,
@@ -265,12 +234,17 @@ def write_record(folder: Folder, system: str, options: flags_lib.RunOptions, con
         "options": config_lib.to_dict(options),
         "config": config_lib.to_dict(config),
     }
-    write_json(folder.config, record | provenance())
+    write_json(folder.config, record | provenance(command))
 
 
 def write_summary(
-    folder: Folder, system: str, stages: Mapping[str, Any], results: list[dict[str, Any]]
+    folder: Folder,
+    system: str,
+    stages: Mapping[str, Any],
+    results: list[dict[str, Any]],
+    command: str,
 ) -> None:
     """Writes `summary.json` of a finished run; the module's docstring has its schema."""
     body = {"schema": SCHEMA, "system": system, "status": "complete"}
-    write_json(folder.summary, body | {"stages": dict(stages), "results": results} | provenance())
+    body |= {"stages": dict(stages), "results": results}
+    write_json(folder.summary, body | provenance(command))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Critic updates a second of M2TD3 with the paper's networks and batch, replay sampling included.
+
+One update is one critic step; every second one also moves the actor, a candidate and the targets.
+Beside ours stands the same update written in PyTorch, where torch is installed.
+"""
+
+import dataclasses
+import json
+import sys
+
+from absl import app, flags
+
+from benchmarks import timing
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
+flags.DEFINE_integer("repeats", 7, "Counted repeats.")
+flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
+flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
+
+DIMS = {"obs": 4, "action": 1, "omega": 2}  # InvertedPendulum-2
+STORED, PER_CALL = 100_000, 100
+
+
+def _learner(num_seeds: int):
+    """A compiled call of PER_CALL critic updates per seed, and the seconds it took to compile."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    from jaxsafe.m2td3 import Transition, init, make_world, train
+    from jaxsafe.m2td3.config import PAPER
+
+    config = dataclasses.replace(
+        PAPER, updates_per_step=2, num_envs=1, replay_capacity=STORED, probability_horizon=1000
+    )
+    world = make_world([4, 20, 2, 3], [-3], [3], [1, 1], [31, 11])
+    key_init, key_data, key_run = jax.random.split(jax.random.key(0), 3)
+    states = jax.vmap(lambda k: init(k, config, world))(jax.random.split(key_init, num_seeds))
+    sizes = (DIMS["obs"], DIMS["action"], None, None, DIMS["obs"], DIMS["omega"])
+    buffer = Transition(
+        *(
+            jax.random.normal(key, (STORED,) if size is None else (STORED, size))
+            for key, size in zip(jax.random.split(key_data, 6), sizes, strict=True)
+        )
+    )._replace(discount=jnp.full(STORED, 0.99))
+
+    def many(state, key):
+        def one(state, key):
+            state, metrics = train.learn(key, state, buffer, jnp.int32(STORED), config)
+            return state, metrics["critic/loss"]
+
+        return lax.scan(one, state, jax.random.split(key, PER_CALL // 2))
+
+    keys = jax.random.split(key_run, num_seeds)
+    program, compile_s = timing.compiled(jax.vmap(many), states, keys, donate_argnums=0)
+    return program, states, keys, compile_s
+
+
+def jax_row(num_seeds: int, repeats: int) -> dict:
+    """Measures ours with that many vmapped seeds."""
+    import jax
+
+    program, states, keys, compile_s = _learner(num_seeds)
+
+    def call():
+        nonlocal states
+        states, _ = jax.block_until_ready(program(states, keys))
+
+    measured = timing.repeat(call, PER_CALL * num_seeds, repeats)
+    return {"what": "jaxsafe", "seeds": num_seeds} | measured | {"compile_s": compile_s}
+
+
+def torch_row(repeats: int, cores: int) -> dict | None:
+    """Measures the same update in PyTorch, or None where it is not installed."""
+    try:
+        from benchmarks.torch_m2td3 import Learner
+    except ImportError:
+        return None
+    learner = Learner(**DIMS, stored=STORED, threads=cores)
+
+    def call():
+        for _ in range(PER_CALL // 2):
+            learner.update()
+
+    return {"what": "PyTorch", "seeds": 1} | timing.repeat(call, PER_CALL, repeats)
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    cores = timing.pin(cores)
+    rows = [jax_row(seeds, FLAGS.repeats) for seeds in (1, 8)]
+    if FLAGS.torch:
+        rows.append(torch_row(FLAGS.repeats, cores))
+    return [{"cores": cores} | row for row in rows if row]
+
+
+def main(argv):
+    """Measures and writes `results/m2td3_updates.json`."""
+    del argv
+    if FLAGS.worker:
+        print(json.dumps(worker(FLAGS.cores)))
+        return
+    rows = []
+    for cores in [FLAGS.cores] if FLAGS.cores else [1, 2]:
+        print(f"measuring on {cores} cores ...", file=sys.stderr)
+        flag = "--torch" if FLAGS.torch else "--notorch"
+        rows += timing.in_process(
+            "benchmarks.m2td3_updates",
+            *("--worker", flag, f"--cores={cores}", f"--repeats={FLAGS.repeats}"),
+        )
+    timing.write(
+        "m2td3_updates",
+        rows,
+        "critic updates/s, hard M2TD3, networks 2 x 256, batch 100, K = 5, replay sampling "
+        "included; rates are totals over seeds",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every benchmark times, pins cores and writes its results."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def pin(cores: int) -> int:
+    """Keeps this process, and the thread pools it will make, on that many cores at most."""
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    os.sched_setaffinity(0, allowed)
+    return len(allowed)
+
+
+def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.5) -> dict:
+    """Times `call`, which does `work` units and blocks until done.
+
+    Each repeat makes as many calls as take `min_s` seconds; one uncounted repeat warms up.
+
+    Returns:
+      `rate` (median units per second), `low` and `high` (quartiles), `repeats`, `calls` each.
+    """
+    start = time.perf_counter()
+    call()
+    once = time.perf_counter() - start
+    calls = max(1, int(np.ceil(min_s / max(once, 1e-9))))
+    rates = []
+    for i in range(repeats + 1):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        if i:
+            rates.append(calls * work / (time.perf_counter() - start))
+    low, middle, high = np.percentile(rates, [25, 50, 75])
+    return {
+        "rate": float(middle),
+        "low": float(low),
+        "high": float(high),
+        "repeats": repeats,
+        "calls": calls,
+    }
+
+
+def compiled(function: Callable, *arguments: Any, **jit_options: Any) -> tuple[Any, float]:
+    """Compiles for these arguments; returns the program and the seconds tracing and XLA took."""
+    import jax
+
+    start = time.perf_counter()
+    program = jax.jit(function, **jit_options).lower(*arguments).compile()
+    return program, time.perf_counter() - start
+
+
+def in_process(module: str, *arguments: str) -> list[dict[str, Any]]:
+    """Runs `python -m module arguments` and returns the JSON rows on its last line of output."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write(name: str, rows: Sequence[dict[str, Any]], note: str) -> pathlib.Path:
+    """Writes `results/name.json` with what produced it, prints the table, returns the path."""
+    from jaxsafe.core import provenance, run, tables
+
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    cpu = cpu_model()
+    run.write_json(path, {"note": note, "cpu": cpu, "rows": list(rows)} | provenance.provenance())
+    print(f"\n{name} on {cpu}: {note}")
+    print(tables.text_table(rows))
+    print(f"written: {path}")
+    return path
+
+
+def cpu_model() -> str:
+    """Name of the processor, as the system tells it."""
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown processor"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The K candidate worst parameters: descent, probabilities, restarts, selection.
+
+Reference code `M2TD3/m2td3.py` and `trainer.py` (RESTART, selection); Candidates move in z with
+omega = 2 sigmoid(z) - 1, so no candidate leaves the set.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.types import Candidates, World
+
+
+def _draw_z(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    y = jax.random.uniform(key, shape)
+    # 1 - y is never 0 because uniform() excludes 1.
+    return jnp.log(jnp.maximum(y / (1.0 - y), 1e-5))
+
+
+def init(key: jax.Array, config: Config, world: World, optimizer) -> Candidates:
+    """Returns K candidates drawn uniformly, with equal probabilities. `key` is consumed."""
+    count = config.num_candidates
+    z = _draw_z(key, (count, world.omega_low.shape[0]))
+    return Candidates(
+        z=z,
+        opt_state=jax.vmap(optimizer.init)(z),
+        # With its dtype: a weak type would make the second update compile anew.
+        probs=jnp.full((count,), 1.0 / count, jnp.float32),
+    )
+
+
+def omegas(candidates: Candidates, world: World) -> jax.Array:
+    """Normalised omega of every candidate, `[K, D]`; 0 in dimensions where the set is a point."""
+    return omega_of(candidates.z, world)
+
+
+def omega_of(z: jax.Array, world: World) -> jax.Array:
+    """Maps free vectors z `[..., D]` into the set."""
+    return (2.0 * jax.nn.sigmoid(z) - 1.0) * world.omega_varies
+
+
+def descend(
+    candidates: Candidates, worst: jax.Array, grad_omega: jax.Array, world: World, optimizer
+) -> Candidates:
+    """One Adam descent step of candidate `worst` on J; no other candidate moves.
+
+    Args:
+      candidates: K candidates.
+      worst: `[]` index k*.
+      grad_omega: `[D]` dJ/domega at that candidate, normalised units.
+      world: the set.
+      optimizer: the optax transformation that `init` was given.
+    """
+    z = candidates.z[worst]
+    opt_state = jax.tree.map(lambda x: x[worst], candidates.opt_state)
+    _, pull_back = jax.vjp(lambda z: omega_of(z, world), z)
+    updates, opt_state = optimizer.update(pull_back(grad_omega)[0], opt_state, z)
+    put = lambda rows, row: rows.at[worst].set(row)  # noqa: E731
+    return candidates.replace(
+        z=put(candidates.z, optax.apply_updates(z, updates)),
+        opt_state=jax.tree.map(put, candidates.opt_state, opt_state),
+    )
+
+
+def reinforce(probs: jax.Array, worst: jax.Array, horizon: jax.Array | float) -> jax.Array:
+    """p <- (1 - c) p + c onehot(k*) with c = 1/horizon; stays on the simplex for horizon >= 1."""
+    coefficient = 1.0 / horizon
+    return (1.0 - coefficient) * probs + coefficient * jax.nn.one_hot(worst, probs.shape[0])
+
+
+def _restart(candidates: Candidates, marks: jax.Array, fresh: Candidates) -> Candidates:
+    """Re-initialises the marked rows; p_k <- (sum of the others) / (K - 1), one after the other."""
+    count = marks.shape[0]
+
+    def one(probs: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+        others = jnp.sum(probs) - probs[k]
+        return jnp.where(marks[k], probs.at[k].set(others / max(count - 1, 1)), probs), None
+
+    probs, _ = lax.scan(one, candidates.probs, jnp.arange(count))
+
+    def pick(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(marks.reshape((count,) + (1,) * (new.ndim - 1)), new, old)
+
+    return Candidates(
+        z=pick(fresh.z, candidates.z),
+        opt_state=jax.tree.map(pick, fresh.opt_state, candidates.opt_state),
+        probs=probs,
+    )
+
+
+def close_to_later(omega: jax.Array, distance: float) -> jax.Array:
+    """Marks `[K]` candidate i where some j > i has L1(omega_i, omega_j) <= distance."""
+    l1 = jnp.sum(jnp.abs(omega[:, None] - omega[None]), axis=-1)
+    return jnp.any(jnp.triu(l1 <= distance, k=1), axis=1)
+
+
+def restart(
+    key: jax.Array, candidates: Candidates, config: Config, world: World, optimizer
+) -> tuple[Candidates, jax.Array]:
+    """Restarts candidates that crowd each other, then those of low probability; renormalises p.
+
+    The distance is in normalised units, or in physical ones where `normalise_omega` is off, as
+    in the reference code. `key` is consumed.
+
+    Returns:
+      the candidates, and the number of restarts `[]`.
+    """
+    key_near, key_rare = jax.random.split(key)
+    omega = omegas(candidates, world)
+    if not config.normalise_omega:
+        omega = world.physical(omega)
+    near = close_to_later(omega, config.restart_distance)
+    candidates = _restart(candidates, near, init(key_near, config, world, optimizer))
+    rare = candidates.probs < config.min_probability
+    candidates = _restart(candidates, rare, init(key_rare, config, world, optimizer))
+    candidates = candidates.replace(probs=candidates.probs / jnp.sum(candidates.probs))
+    return candidates, jnp.sum(near) + jnp.sum(rare)
+
+
+def training_omegas(
+    key: jax.Array,
+    candidates: Candidates,
+    noise: jax.Array,
+    num: int,
+    config: Config,
+    world: World,
+) -> jax.Array:
+    """Parameters of `num` training worlds, `[num, D]`: k ~ p, clip(omega_k + N(0, noise)).
+
+    A fraction `uniform_omegas` of the draws ignores the candidates and is uniform over the set.
+    `key` is consumed.
+    """
+    key_pick, key_noise, key_uniform, key_mix = jax.random.split(key, 4)
+    pick = jax.random.categorical(key_pick, jnp.log(candidates.probs), shape=(num,))
+    centre = omegas(candidates, world)[pick]
+    jitter = noise * jax.random.normal(key_noise, centre.shape)
+    chosen = jnp.clip(centre + jitter, -1.0, 1.0)
+    uniform = jax.random.uniform(key_uniform, centre.shape, minval=-1.0, maxval=1.0)
+    mix = jax.random.uniform(key_mix, (num, 1)) < config.uniform_omegas
+    return jnp.where(mix, uniform, chosen) * world.omega_varies

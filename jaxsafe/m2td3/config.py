@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M2TD3's hyperparameters and presets (papers' values: arXiv 2211.03413 and the authors' code).
+
+Noise scales, clips, distances and omegas are in normalised units: half of an action's or a
+parameter's range is 1.
+"""
+
+import dataclasses
+
+from jaxsafe.core import checks
+from jaxsafe.core.config import field
+from jaxsafe.core.config import validate as validate_bounds
+from jaxsafe.data import replay
+from jaxsafe.envs.uncertainty import SCENARIOS
+
+# What scoring holds at least, so that a hopeless grid is refused before hours of training.
+_POINT_BYTES, _EPISODE_BYTES = 8192, 256
+
+METHODS = ("m2td3", "dr_td3", "td3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One learner. Static under jit."""
+
+    method: str = field(
+        "m2td3", "m2td3: max-min; dr_td3: uniform omegas; td3: nominal omega.", choices=METHODS
+    )
+    total_steps: int = field(12_000, "Iterations: one step of every world, then updates.", low=1)
+    num_envs: int = field(16, "Worlds stepped side by side, each with its own omega.", low=1)
+    updates_per_step: int = field(2, "Critic updates an iteration.", low=1)
+    warmup_steps: int = field(64, "First iterations, with random actions and no updates.", low=1)
+    replay_capacity: int = field(200_000, "Transitions kept, a multiple of num_envs.", low=1)
+    batch_size: int = field(128, "Transitions in one critic update.", low=1)
+    # networks
+    hidden: tuple[int, ...] = field((64, 64), "Widths of the hidden layers.", low=1)
+    critic_layer_norm: bool = field(True, "LayerNorm in the critics' hidden layers.")
+    critic_offset: float = field(0.0, "Constant added to both critics' outputs.")
+    critic_scale: float = field(1.0, "Factor on both critics' outputs, ahead of it.", low=0.0)
+    actor_final_scale: float = field(0.01, "Scale of the actor's last initial layer.", low=0.0)
+    # TD3
+    gamma: float = field(0.99, "Discount.", low=0.0, high=1.0)
+    tau: float = field(5e-3, "Fraction of the new weights in a target update.", low=0.0, high=1.0)
+    actor_lr: float = field(1e-3, "Adam's learning rate, actor.", low=0.0)
+    critic_lr: float = field(1e-3, "Adam's learning rate, critics.", low=0.0)
+    omega_lr: float = field(1e-3, "Adam's learning rate, candidates.", low=0.0)
+    lr_schedule: str = field(
+        "cosine", "Over the run, down to 0 or not at all.", choices=("constant", "cosine")
+    )
+    policy_delay: int = field(2, "Critic updates per actor and candidate update.", low=1)
+    policy_noise: float = field(0.2, "Target policy smoothing, standard deviation.", low=0.0)
+    noise_clip: float = field(0.5, "Target policy smoothing, clip.", low=0.0)
+    exploration_noise: float = field(0.1, "Noise on training actions.", low=0.0)
+    actor_mean_rate: float = field(
+        1e-3, "Rate of the averaged actor that is scored; 1 scores the actor.", low=0.0, high=1.0
+    )
+    exploring_starts: float = field(
+        0.0, "Share of training episodes that start from the task's wide box.", low=0.0, high=1.0
+    )
+    # candidates (method m2td3)
+    num_candidates: int = field(5, "K, candidate worst parameters.", low=1)
+    omega_noise: float = field(1.0, "Noise on training omegas at the start.", low=0.0)
+    omega_noise_end: float = field(0.1, "Noise on training omegas from half-way on.", low=0.0)
+    target_omega_noise: float = field(0.2, "Target parameter smoothing, deviation.", low=0.0)
+    target_omega_clip: float = field(0.5, "Target parameter smoothing, clip.", low=0.0)
+    uniform_omegas: float = field(
+        0.0, "Share of training omegas drawn uniformly, not from candidates.", low=0.0, high=1.0
+    )
+    restart_distance: float = field(0.1, "L1 distance under which a candidate restarts.", low=0.0)
+    min_probability: float = field(
+        0.05, "Probability under which a candidate restarts.", low=0.0, high=1.0
+    )
+    restart_interval: int = field(
+        250, "Iterations between restarts; 0: whenever an episode ends, as published.", low=0
+    )
+    probability_horizon: int = field(
+        1000, "Updates over which p forgets; 0: the last episode's length, as published.", low=0
+    )
+    # where the authors' code is faulty: defaults work, the other value is theirs
+    scale_obs: bool = field(True, "Networks see scaled observations (theirs: raw).")
+    normalise_omega: bool = field(True, "Critics see omega in [-1, 1] (theirs: physical units).")
+    bootstrap_truncation: bool = field(True, "Time limits bootstrap (theirs: count as terminal).")
+    anneal_omega_noise: bool = field(True, "Omega noise falls to its end (theirs: never).")
+    independent_noise: bool = field(True, "One draw per action dimension (theirs: one for all).")
+    fresh_starts: bool = field(True, "A new start state each episode (theirs: always the same).")
+    replay_newest: bool = field(True, "Replay may draw its last slot (theirs: never).")
+
+
+def validate(config: Config, prefix: str = "algo.") -> None:
+    """Raises `UserError` naming field, value and fix where the fields do not fit together."""
+    validate_bounds(config, prefix.rstrip("."))
+    replay.check_capacity(f"{prefix}replay_capacity", config.replay_capacity, config.num_envs)
+    updates, delay = config.updates_per_step, config.policy_delay
+    if updates % delay and delay % updates:
+        raise checks.UserError(
+            f"{prefix}updates_per_step={updates} and {prefix}policy_delay={delay} do not divide "
+            f"each other: set updates_per_step to {max(1, updates // delay) * delay}."
+        )
+    if config.total_steps <= config.warmup_steps:
+        raise checks.UserError(
+            f"{prefix}total_steps={config.total_steps} leaves nothing after "
+            f"{prefix}warmup_steps={config.warmup_steps}: raise the first or lower the second."
+        )
+
+
+# The authors' values on top of which the literal behaviour of their code is `paper_compat`.
+PAPER = Config(
+    total_steps=4_000_000,
+    num_envs=1,
+    updates_per_step=1,
+    warmup_steps=100_000,
+    replay_capacity=1_000_000,
+    batch_size=100,
+    hidden=(256, 256),
+    critic_layer_norm=False,
+    actor_final_scale=1.0,
+    actor_lr=3e-4,
+    critic_lr=3e-4,
+    omega_lr=3e-4,
+    lr_schedule="constant",
+    actor_mean_rate=1.0,
+    restart_interval=0,
+    probability_horizon=0,
+)
+
+
+def paper_compat(config: Config) -> Config:
+    """Returns `config` with every fault of the authors' code put back (papers/m2td3 traps 1-7)."""
+    return dataclasses.replace(
+        config,
+        scale_obs=False,
+        normalise_omega=False,
+        bootstrap_truncation=False,
+        anneal_omega_noise=False,
+        independent_noise=False,
+        fresh_starts=False,
+        replay_newest=False,
+        restart_interval=0,
+        probability_horizon=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How finished policies are scored: in MuJoCo C, over a grid of the whole set."""
+
+    grid: int = field(10, "Points per parameter, both ends included.", low=1)
+    episodes: int = field(3, "Episodes a point, the same starts at every point.", low=1)
+    seed: int = field(1_000_000, "Seed of those starts.", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The baselines' own noise, tuned for them; as published where nothing is said."""
+
+    policy_noise: float = field(0.2, "Target policy smoothing, standard deviation.", low=0.0)
+    noise_clip: float = field(0.5, "Target policy smoothing, clip.", low=0.0)
+    exploration_noise: float = field(0.1, "Noise on training actions.", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What the binary runs: methods on one scenario, then scored. They share `algo`, but noise."""
+
+    scenario: str = field("InvertedPendulum-2", "Task and uncertainty set.")
+    version: str = field("v5", "Gymnasium's version of the task.", choices=("v4", "v5"))
+    methods: tuple[str, ...] = field(METHODS, "What to train, in order.", choices=METHODS)
+    algo: Config = Config()
+    baselines: Noise = Noise()
+    eval: Evaluation = Evaluation()
+
+
+def method_config(experiment: Experiment, method: str) -> Config:
+    """The learner's config for one of the methods."""
+    noise = {} if method == "m2td3" else dataclasses.asdict(experiment.baselines)
+    return dataclasses.replace(experiment.algo, method=method, **noise)
+
+
+# Length and scoring may change when a run goes on or is scored again.
+RESUMABLE = ("algo.total_steps", "eval.grid", "eval.episodes", "eval.seed")
+
+# The published smoothing (0.2 of the half-ranges, at every one of a hundred bootstraps) values a
+# policy so noisy, in worlds so blurred, that Q's worst omega is not the rollout's; and a critic
+# that starts at the greatest return, 1 / (1 - gamma), need not climb there first.
+DEMO = Config(
+    total_steps=18_000,
+    replay_capacity=288_000,
+    critic_offset=100.0,
+    policy_noise=0.01,
+    noise_clip=0.02,
+    exploration_noise=0.02,
+    exploring_starts=0.5,
+    target_omega_noise=0.0,
+    uniform_omegas=0.5,
+)
+
+PRESETS = {
+    "demo": Experiment(algo=DEMO),
+    "paper": Experiment(version="v4", algo=PAPER, eval=Evaluation(episodes=30)),
+    "paper_compat": Experiment(
+        version="v4", algo=paper_compat(PAPER), eval=Evaluation(episodes=30)
+    ),
+}
+
+
+def validate_experiment(experiment: Experiment) -> None:
+    """Raises `UserError` naming field, value and fix."""
+    validate_bounds(experiment)
+    checks.check_choice("scenario", experiment.scenario, SCENARIOS)
+    _, ranges = SCENARIOS[experiment.scenario]
+    how, points = experiment.eval, experiment.eval.grid ** len(ranges)
+    checks.check_memory(
+        f"eval.grid={how.grid}, {points:,} points with {how.episodes} episodes each,",
+        points * (_POINT_BYTES + how.episodes * _EPISODE_BYTES),
+        "Lower eval.grid or eval.episodes.",
+    )
+    if not experiment.methods or len(set(experiment.methods)) < len(experiment.methods):
+        raise checks.UserError(
+            f"methods={','.join(experiment.methods)!r} is empty or repeats one: name each once."
+        )
+    validate(experiment.algo)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M2TD3's losses, one equation each (arXiv 2211.03413; equations as the authors' code has them).
+
+Every omega here is normalised to [-1, 1], so the half-range that scales noise is 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsafe.m2td3 import networks
+from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.types import Params, Transition, World
+
+
+def smoothed_action(
+    key: jax.Array, target_actor: Params, next_obs: jax.Array, config: Config, world: World
+) -> jax.Array:
+    """Target policy smoothing, a' = clip(pi'(s') + clip(N(0, policy_noise), +-noise_clip)).
+
+    Returns `[B, A]`. Noise is in units of half the action range. `key` is consumed.
+    """
+    action = networks.policy(target_actor, config, world, next_obs)
+    noise = config.policy_noise * jax.random.normal(key, action.shape)
+    noise = jnp.clip(noise, -config.noise_clip, config.noise_clip)
+    half = (world.action_high - world.action_low) / 2
+    return jnp.clip(action + half * noise, world.action_low, world.action_high)
+
+
+def smoothed_omega(key: jax.Array, omega: jax.Array, config: Config, world: World) -> jax.Array:
+    """Target parameter smoothing, omega' = clip(omega + clip(N(0, s), +-c), -1, 1).
+
+    Returns `[B, D]`; dimensions in which the set is a point do not move. `key` is consumed.
+    """
+    noise = config.target_omega_noise * jax.random.normal(key, omega.shape)
+    noise = jnp.clip(noise, -config.target_omega_clip, config.target_omega_clip)
+    return jnp.clip(omega + noise * world.omega_varies, -1.0, 1.0)
+
+
+def td_target(
+    target_critic: Params,
+    batch: Transition,
+    next_action: jax.Array,
+    next_omega: jax.Array,
+    config: Config,
+    world: World,
+) -> jax.Array:
+    """Clipped double-Q target, y = r + discount * min(Q1', Q2')(s', a', omega'), `[B]`."""
+    inputs = (config, world, batch.next_obs, next_action, next_omega)
+    q1 = networks.q_value(target_critic["q1"], *inputs)
+    q2 = networks.q_value(target_critic["q2"], *inputs)
+    return batch.reward + batch.discount * jnp.minimum(q1, q2)
+
+
+def critic_loss(
+    critic: Params, batch: Transition, target: jax.Array, config: Config, world: World
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum of the two critics' squared errors, mean (Q1 - y)^2 + mean (Q2 - y)^2."""
+    inputs = (config, world, batch.obs, batch.action, batch.omega)
+    q1 = networks.q_value(critic["q1"], *inputs)
+    q2 = networks.q_value(critic["q2"], *inputs)
+    loss = jnp.mean(jnp.square(q1 - target)) + jnp.mean(jnp.square(q2 - target))
+    return loss, {"critic/loss": loss, "critic/q": jnp.mean(q1), "critic/target": jnp.mean(target)}
+
+
+def candidate_values(
+    q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
+) -> jax.Array:
+    """Value of each candidate, -L_k = mean_s Q1(s, pi(s), omega_k), `[K]` for omegas `[K, D]`."""
+
+    def one(omega: jax.Array) -> jax.Array:
+        return jnp.mean(networks.q_value(q1, config, world, obs, action, omega))
+
+    return jax.vmap(one)(omegas)
+
+
+def worst_candidate(values: jax.Array) -> jax.Array:
+    """k* = argmin of the candidates' values `[K]`; the last one wins a tie, as in the authors'."""
+    return values.shape[0] - 1 - jnp.argmin(values[::-1])
+
+
+def policy_value(
+    q1: Params, obs: jax.Array, action: jax.Array, omega: jax.Array, config: Config, world: World
+) -> jax.Array:
+    """J = mean_s Q1(s, a, omega) for actions `[B, A]` and one omega `[D]`.
+
+    The actor climbs it through `action` and the candidate descends it through `omega`.
+    """
+    return jnp.mean(networks.q_value(q1, config, world, obs, action, omega))

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rollout, store and update as one pure iteration: where M2TD3 meets its worlds."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from jaxsafe.data import replay
+from jaxsafe.envs import rollout
+from jaxsafe.envs.types import State as EnvState
+from jaxsafe.envs.types import Task
+from jaxsafe.envs.uncertainty import UncertaintySet
+from jaxsafe.m2td3 import adversary, algorithm, networks
+from jaxsafe.m2td3.algorithm import Metrics
+from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.types import State, Transition, World, make_world
+
+
+class Run(struct.PyTreeNode):
+    """One seed's whole training state. N worlds."""
+
+    learner: State
+    buffer: replay.Buffer  # Transition leaves [capacity, ...]
+    worlds: EnvState  # [N, ...]
+    omega: jax.Array  # [N, D] normalised
+    total: jax.Array  # [N] return of the running episodes
+    last_return: jax.Array  # [] mean of the episodes that ended last
+    episodes: jax.Array  # [] int32, episodes ended
+    restarts: jax.Array  # [] int32, candidates restarted
+    key: jax.Array
+
+
+def world_of(task: Task, uncertainty: UncertaintySet) -> World:
+    """Collects the constants that the update needs from a task and its set."""
+    return make_world(
+        task.obs_scale,
+        task.action_low,
+        task.action_high,
+        uncertainty.low,
+        uncertainty.high,
+        uncertainty.nominal(task.model),
+    )
+
+
+def _draw_omegas(
+    key: jax.Array, learner: State, step: jax.Array, num: int, config: Config
+) -> jax.Array:
+    """Normalised omegas `[num, D]` of `num` new episodes, by method. `key` is consumed."""
+    world = learner.world
+    shape = (num, world.omega_low.shape[0])
+    if config.method == "td3":
+        return jnp.broadcast_to(world.omega_nominal, shape)
+    key_uniform, key_chosen = jax.random.split(key)
+    uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0) * world.omega_varies
+    if config.method == "dr_td3":
+        return uniform
+    noise = jnp.float32(config.omega_noise)
+    if config.anneal_omega_noise:
+        learned = jnp.maximum(step - config.warmup_steps, 0)
+        fraction = jnp.minimum(learned / ((config.total_steps - config.warmup_steps) / 2), 1.0)
+        noise = config.omega_noise + (config.omega_noise_end - config.omega_noise) * fraction
+    chosen = adversary.training_omegas(key_chosen, learner.candidates, noise, num, config, world)
+    return jnp.where(step < config.warmup_steps, uniform, chosen)
+
+
+def _start_keys(key: jax.Array, config: Config) -> jax.Array:
+    """Keys `[N]` of the next episodes' starts; the authors' code re-seeds with one seed always."""
+    if config.fresh_starts:
+        return jax.random.split(key, config.num_envs)
+    return jax.vmap(jax.random.key)(jnp.zeros(config.num_envs, jnp.uint32))
+
+
+def init(key: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet) -> Run:
+    """Returns one seed's training state before its first step. `key` is consumed."""
+    key_learner, key_worlds, key_omega, key = jax.random.split(key, 4)
+    world = world_of(task, uncertainty)
+    learner = algorithm.init(key_learner, config, world)
+    omega = _draw_omegas(key_omega, learner, jnp.int32(0), config.num_envs, config)
+
+    def start(omega: jax.Array, key: jax.Array):
+        model = uncertainty.apply(task.model, world.physical(omega))
+        return rollout.start(task, model, key, config.exploring_starts)
+
+    sizes = (task.obs_size, task.action_size, len(uncertainty.names))
+    obs, action, params = (jnp.zeros((size,)) for size in sizes)
+    example = Transition(obs, action, jnp.float32(0), jnp.float32(0), obs, params)
+    return Run(
+        learner=learner.replace(episode_length=jnp.float32(task.max_episode_steps)),
+        buffer=replay.empty(example, config.replay_capacity),
+        worlds=jax.vmap(start)(omega, _start_keys(key_worlds, config)),
+        omega=omega,
+        total=jnp.zeros((config.num_envs,)),
+        last_return=jnp.float32(0),
+        episodes=jnp.int32(0),
+        restarts=jnp.int32(0),
+        key=key,
+    )
+
+
+def _explore(key: jax.Array, learner: State, obs: jax.Array, step: jax.Array, config: Config):
+    """Training actions `[N, A]`: uniform while warming up, then the policy with noise."""
+    world = learner.world
+    key_uniform, key_noise = jax.random.split(key)
+    action = networks.policy(learner.actor, config, world, obs)
+    shape = action.shape if config.independent_noise else (*action.shape[:-1], 1)
+    half = (world.action_high - world.action_low) / 2
+    noise = config.exploration_noise * half * jax.random.normal(key_noise, shape)
+    noisy = jnp.clip(action + noise, world.action_low, world.action_high)
+    uniform = jax.random.uniform(
+        key_uniform, action.shape, minval=world.action_low, maxval=world.action_high
+    )
+    return jnp.where(step < config.warmup_steps, uniform, noisy)
+
+
+def _models(omega: jax.Array, world: World, task: Task, uncertainty: UncertaintySet):
+    """The axes for `vmap` and the models of worlds with normalised omegas `[N, D]`."""
+    models, axes = uncertainty.batched(task.model, world.physical(omega))
+    return axes, models
+
+
+def collect(
+    key: jax.Array,
+    run: Run,
+    step: jax.Array,
+    config: Config,
+    task: Task,
+    uncertainty: UncertaintySet,
+) -> Run:
+    """Steps every world once, stores what happened, and starts anew the worlds that ended."""
+    world = run.learner.world
+    key_act, key_worlds, key_omega, key_restart = jax.random.split(key, 4)
+    axes, models = _models(run.omega, world, task, uncertainty)
+    obs = jax.vmap(task.observe, in_axes=(axes, 0))(models, run.worlds)
+    action = _explore(key_act, run.learner, obs, step, config)
+    stepped, ts = jax.vmap(task.step, in_axes=(axes, 0, 0))(models, run.worlds, action)
+    ended = ts.terminated | ts.truncated
+    final = ts.terminated if config.bootstrap_truncation else ended
+    seen = algorithm.omega_for_critic(run.omega, config)
+    items = Transition(obs, action, ts.reward, config.gamma * (1.0 - final), ts.obs, seen)
+    run = run.replace(buffer=replay.write(run.buffer, items, step * config.num_envs))
+
+    total = run.total + ts.reward
+    count = jnp.sum(ended)
+    mean = lambda x: jnp.sum(jnp.where(ended, x, 0.0)) / jnp.maximum(count, 1)  # noqa: E731
+    learner = run.learner.replace(
+        episode_length=jnp.where(count > 0, mean(stepped.steps), run.learner.episode_length)
+    )
+    learner, restarts = _restart_candidates(key_restart, learner, step, count > 0, config)
+    fresh = _draw_omegas(key_omega, learner, step, config.num_envs, config)
+    omega = jnp.where(ended[:, None], fresh, run.omega)
+    axes, models = _models(omega, world, task, uncertainty)
+    reset = jax.vmap(partial(rollout.auto_reset, task), in_axes=(axes, 0, 0, 0, None))
+    keys = _start_keys(key_worlds, config)
+    return run.replace(
+        learner=learner,
+        worlds=reset(models, stepped, ts, keys, config.exploring_starts),
+        omega=omega,
+        total=jnp.where(ended, 0.0, total),
+        last_return=jnp.where(count > 0, mean(total), run.last_return),
+        episodes=run.episodes + count,
+        restarts=run.restarts + restarts,
+    )
+
+
+def _restart_candidates(
+    key: jax.Array, learner: State, step: jax.Array, any_ended: jax.Array, config: Config
+) -> tuple[State, jax.Array]:
+    """Restarts candidates where the schedule says so; returns how many."""
+    if config.method != "m2td3":
+        return learner, jnp.int32(0)
+    due = step % config.restart_interval == 0 if config.restart_interval else any_ended
+    due &= step >= config.warmup_steps
+    _, _, omega_tx = algorithm.optimizers(config)
+    fresh, restarts = adversary.restart(key, learner.candidates, config, learner.world, omega_tx)
+    candidates = jax.tree.map(lambda a, b: jnp.where(due, a, b), fresh, learner.candidates)
+    return learner.replace(candidates=candidates), jnp.where(due, restarts, 0)
+
+
+def learn(
+    key: jax.Array, learner: State, buffer: replay.Buffer, step: jax.Array, config: Config
+) -> tuple[State, Metrics]:
+    """The iteration's updates on fresh minibatches, `updates_per_step` critic steps in all."""
+    updates, delay = config.updates_per_step, config.policy_delay
+    batch = replay.sample(
+        key,
+        buffer,
+        (step + 1) * config.num_envs,
+        (updates, config.batch_size),
+        skip_last=not config.replay_newest,
+    )
+    metrics: Metrics = {}
+    if updates % delay == 0:
+        blocks = jax.tree.map(lambda x: x.reshape(-1, delay, *x.shape[1:]), batch)
+        for i in range(updates // delay):
+            block = jax.tree.map(lambda x, i=i: x[i], blocks)
+            learner, metrics = algorithm.update(learner, block, config)
+        return learner, metrics
+    for i in range(updates):
+        minibatch = jax.tree.map(lambda x, i=i: x[i], batch)
+        learner, metrics = algorithm.critic_step(learner, minibatch, config)
+    # `step` is the same for every seed, so under vmap this stays a branch.
+    learner, actor_metrics = lax.cond(
+        _actor_is_due(step, config),
+        lambda s: algorithm.actor_step(s, minibatch.obs, config),
+        lambda s: (s, {"actor/value": jnp.float32(0)}),
+        learner,
+    )
+    return learner, metrics | actor_metrics
+
+
+def _actor_is_due(step: jax.Array, config: Config) -> jax.Array:
+    updates, delay = config.updates_per_step, config.policy_delay
+    return ((step + 1) * updates) % delay < updates if updates < delay else step == step
+
+
+def iterate(
+    run: Run, step: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet
+) -> tuple[Run, Metrics]:
+    """One iteration: `num_envs` environment steps, then `updates_per_step` critic updates.
+
+    `step` `[]` is the iteration's number, one for all seeds. Metrics are 0 while warming up.
+    """
+    key_collect, key_learn = jax.random.split(jax.random.fold_in(run.key, step))
+    run = collect(key_collect, run, step, config, task, uncertainty)
+
+    def updated(learner: State) -> tuple[State, Metrics]:
+        return learn(key_learn, learner, run.buffer, step, config)
+
+    def idle(learner: State) -> tuple[State, Metrics]:
+        shapes = jax.eval_shape(updated, learner)[1]
+        return learner, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    learner, metrics = lax.cond(step >= config.warmup_steps, updated, idle, run.learner)
+    return run.replace(learner=learner), metrics
+
+
+def chunk(
+    run: Run,
+    first: jax.Array,
+    length: int,
+    config: Config,
+    task: Task,
+    uncertainty: UncertaintySet,
+) -> tuple[Run, Metrics]:
+    """Iterations `first` to `first + length - 1` in one scan, and what they were like.
+
+    Returns:
+      the state, and scalars: means over the chunk's updates of the losses' metrics, and the last
+      values of `rollout/*`, `omega/*` (candidates in physical units) and `params/norm`.
+    """
+    steps = first + jnp.arange(length)
+    run, traced = lax.scan(lambda r, s: iterate(r, s, config, task, uncertainty), run, steps)
+    active = steps >= config.warmup_steps
+
+    def mean(name: str, values: jax.Array) -> jax.Array:
+        weight = active & _actor_is_due(steps, config) if name.startswith("actor/") else active
+        return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1)
+
+    metrics = {name: mean(name, values) for name, values in traced.items()}
+    return run, metrics | _snapshot(run, config, uncertainty)
+
+
+def _snapshot(run: Run, config: Config, uncertainty: UncertaintySet) -> Metrics:
+    learner = run.learner
+    metrics = {
+        "rollout/return": run.last_return,
+        "rollout/episodes": run.episodes,
+        "params/norm": optax.tree.norm((learner.actor, learner.critic)),
+    }
+    if config.method != "m2td3":
+        return metrics
+    metrics["omega/restarts"] = run.restarts
+    omegas = learner.world.physical(adversary.omegas(learner.candidates, learner.world))
+    for k in range(config.num_candidates):
+        metrics[f"omega/{k}/probability"] = learner.candidates.probs[k]
+        for d, name in enumerate(uncertainty.names):
+            metrics[f"omega/{k}/{name}"] = omegas[k, d]
+    return metrics
