@@ -29,6 +29,7 @@ def _learner(num_seeds: int):
     import jax.numpy as jnp
     from jax import lax
 
+    from jaxsafe.core import parallel
     from jaxsafe.m2td3 import Transition, init, make_world, train
     from jaxsafe.m2td3.config import PAPER
 
@@ -46,7 +47,9 @@ def _learner(num_seeds: int):
         )
     )._replace(discount=jnp.full(STORED, 0.99))
 
-    def many(state, key):
+    def many(state_and_key):
+        state, key = state_and_key
+
         def one(state, key):
             state, metrics = train.learn(key, state, buffer, jnp.int32(STORED), config)
             return state, metrics["critic/loss"]
@@ -54,7 +57,8 @@ def _learner(num_seeds: int):
         return lax.scan(one, state, jax.random.split(key, PER_CALL // 2))
 
     keys = jax.random.split(key_run, num_seeds)
-    program, compile_s = timing.compiled(jax.vmap(many), states, keys, donate_argnums=0)
+    mapped = parallel.map_seeds(many, parallel.seed_mesh(1))
+    program, compile_s = timing.compiled(mapped, (states, keys))
     return program, states, keys, compile_s
 
 
@@ -66,7 +70,7 @@ def jax_row(num_seeds: int, repeats: int) -> dict:
 
     def call():
         nonlocal states
-        states, _ = jax.block_until_ready(program(states, keys))
+        states, _ = jax.block_until_ready(program((states, keys)))
 
     measured = timing.repeat(call, PER_CALL * num_seeds, repeats)
     return {"what": "jaxsafe", "seeds": num_seeds} | measured | {"compile_s": compile_s}

@@ -118,7 +118,14 @@ def map_seeds(function: Callable, mesh: Mesh, num_shared: int = 0) -> Callable:
       num_shared: how many trailing arguments are the same for every seed.
     """
     seeds, shared = PartitionSpec(SEED_AXIS), PartitionSpec()
-    mapped = jax.vmap(function, in_axes=(0,) + (None,) * num_shared)
+
+    def mapped(tree: Any, *rest: Any) -> Any:
+        if jax.tree.leaves(tree)[0].shape[0] > 1:
+            return jax.vmap(function, in_axes=(0,) + (None,) * num_shared)(tree, *rest)
+        # A batch of one makes matrix products slower than no batch.
+        result = function(jax.tree.map(lambda x: x[0], tree), *rest)
+        return jax.tree.map(lambda x: x[None], result)
+
     return jax.shard_map(
         mapped,
         mesh=mesh,

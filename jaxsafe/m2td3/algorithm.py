@@ -9,6 +9,7 @@ make them look worse than they are.
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxsafe.m2td3 import adversary, losses, networks
 from jaxsafe.m2td3.config import Config
@@ -70,17 +71,29 @@ def omega_for_critic(omega: jax.Array, config: Config) -> jax.Array:
     return omega if config.method == "m2td3" else jnp.zeros_like(omega)
 
 
-def critic_step(state: State, batch: Transition, config: Config) -> tuple[State, Metrics]:
-    """One critic update on a minibatch with leaves `[B, ...]`."""
+def smoothing_noise(state: State, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise `[*shape, A + D]` of the critic steps from `state.step` on.
+
+    One draw for all of them: on CPU the cost of a draw hardly depends on its size.
+    """
+    world = state.world
+    size = world.action_low.shape[0] + world.omega_low.shape[0]
+    return jax.random.normal(jax.random.fold_in(state.key, state.step), (*shape, size))
+
+
+def critic_step(
+    state: State, batch: Transition, noise: jax.Array, config: Config
+) -> tuple[State, Metrics]:
+    """One critic update on a minibatch `[B, ...]`, with noise `[B, A + D]` for the smoothings."""
     world = state.world
     batch = batch._replace(omega=omega_for_critic(batch.omega, config))
-    key_action, key_omega = jax.random.split(jax.random.fold_in(state.key, state.step))
+    noise_action, noise_omega = jnp.split(noise, [world.action_low.shape[0]], axis=-1)
     next_action = losses.smoothed_action(
-        key_action, state.target_actor, batch.next_obs, config, world
+        noise_action, state.target_actor, batch.next_obs, config, world
     )
     next_omega = batch.omega
     if config.method == "m2td3":
-        next_omega = losses.smoothed_omega(key_omega, batch.omega, config, world)
+        next_omega = losses.smoothed_omega(noise_omega, batch.omega, config, world)
     target = losses.td_target(state.target_critic, batch, next_action, next_omega, config, world)
     grads, metrics = jax.grad(losses.critic_loss, has_aux=True)(
         state.critic, batch, target, config, world
@@ -119,7 +132,9 @@ def actor_step(state: State, obs: jax.Array, config: Config) -> tuple[State, Met
         candidates=candidates,
         target_actor=optax.incremental_update(actor, state.target_actor, config.tau),
         target_critic=optax.incremental_update(state.critic, state.target_critic, config.tau),
-        mean_actor=optax.incremental_update(actor, state.mean_actor, config.actor_mean_rate),
+        mean_actor=actor
+        if config.actor_mean_rate == 1.0
+        else optax.incremental_update(actor, state.mean_actor, config.actor_mean_rate),
     )
     return state, {"actor/value": value}
 
@@ -135,12 +150,10 @@ def update(state: State, batch: Transition, config: Config) -> tuple[State, Metr
     Returns:
       the next learner, and scalars `critic/loss`, `critic/q`, `critic/target`, `actor/value`.
     """
-    metrics: Metrics = {}
-    for i in range(config.policy_delay):
-        minibatch = jax.tree.map(lambda x, i=i: x[i], batch)
-        state, metrics = critic_step(state, minibatch, config)
-    state, actor_metrics = actor_step(state, minibatch.obs, config)
-    return state, metrics | actor_metrics
+    noise = smoothing_noise(state, batch.reward.shape)
+    state, steps = lax.scan(lambda s, x: critic_step(s, *x, config), state, (batch, noise))
+    state, actor_metrics = actor_step(state, batch.obs[-1], config)
+    return state, jax.tree.map(lambda x: x[-1], steps) | actor_metrics
 
 
 def scored_actor(state: State, config: Config) -> Params:

@@ -13,25 +13,26 @@ from jaxsafe.m2td3.types import Params, Transition, World
 
 
 def smoothed_action(
-    key: jax.Array, target_actor: Params, next_obs: jax.Array, config: Config, world: World
+    noise: jax.Array, target_actor: Params, next_obs: jax.Array, config: Config, world: World
 ) -> jax.Array:
     """Target policy smoothing, a' = clip(pi'(s') + clip(N(0, policy_noise), +-noise_clip)).
 
-    Returns `[B, A]`. Noise is in units of half the action range. `key` is consumed.
+    Takes standard normal noise `[B, A]`, scaled here in units of half the action range; returns
+    `[B, A]`.
     """
     action = networks.policy(target_actor, config, world, next_obs)
-    noise = config.policy_noise * jax.random.normal(key, action.shape)
-    noise = jnp.clip(noise, -config.noise_clip, config.noise_clip)
+    noise = jnp.clip(config.policy_noise * noise, -config.noise_clip, config.noise_clip)
     half = (world.action_high - world.action_low) / 2
     return jnp.clip(action + half * noise, world.action_low, world.action_high)
 
 
-def smoothed_omega(key: jax.Array, omega: jax.Array, config: Config, world: World) -> jax.Array:
+def smoothed_omega(noise: jax.Array, omega: jax.Array, config: Config, world: World) -> jax.Array:
     """Target parameter smoothing, omega' = clip(omega + clip(N(0, s), +-c), -1, 1).
 
-    Returns `[B, D]`; dimensions in which the set is a point do not move. `key` is consumed.
+    Takes standard normal noise `[B, D]`; returns `[B, D]`. Dimensions in which the set is a point
+    do not move.
     """
-    noise = config.target_omega_noise * jax.random.normal(key, omega.shape)
+    noise = config.target_omega_noise * noise
     noise = jnp.clip(noise, -config.target_omega_clip, config.target_omega_clip)
     return jnp.clip(omega + noise * world.omega_varies, -1.0, 1.0)
 

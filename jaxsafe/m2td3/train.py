@@ -175,9 +175,14 @@ def _restart_candidates(
     due = step % config.restart_interval == 0 if config.restart_interval else any_ended
     due &= step >= config.warmup_steps
     _, _, omega_tx = algorithm.optimizers(config)
-    fresh, restarts = adversary.restart(key, learner.candidates, config, learner.world, omega_tx)
-    candidates = jax.tree.map(lambda a, b: jnp.where(due, a, b), fresh, learner.candidates)
-    return learner.replace(candidates=candidates), jnp.where(due, restarts, 0)
+    # On a schedule `due` is the same for every seed, and this stays a branch under vmap.
+    candidates, restarts = lax.cond(
+        due,
+        lambda c: adversary.restart(key, c, config, learner.world, omega_tx),
+        lambda c: (c, jnp.int32(0)),
+        learner.candidates,
+    )
+    return learner.replace(candidates=candidates), restarts
 
 
 def learn(
@@ -201,7 +206,8 @@ def learn(
         return learner, metrics
     for i in range(updates):
         minibatch = jax.tree.map(lambda x, i=i: x[i], batch)
-        learner, metrics = algorithm.critic_step(learner, minibatch, config)
+        noise = algorithm.smoothing_noise(learner, (config.batch_size,))
+        learner, metrics = algorithm.critic_step(learner, minibatch, noise, config)
     # `step` is the same for every seed, so under vmap this stays a branch.
     learner, actor_metrics = lax.cond(
         _actor_is_due(step, config),

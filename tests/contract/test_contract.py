@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from jax.sharding import PartitionSpec
 
 from jaxsafe.core import checkpoint, parallel
 from jaxsafe.core import config as config_lib
@@ -166,14 +165,9 @@ def test_shard_map_and_pmap_on_eight_devices(system: System):
     k = kit(system.name)
     states, batches = zip(*(k.start(seed) for seed in range(8)), strict=True)
     mesh = parallel.seed_mesh(8)
-    seeds = PartitionSpec(parallel.SEED_AXIS)
-    sharded = jax.jit(
-        jax.shard_map(
-            jax.vmap(k.traced), mesh=mesh, in_specs=(seeds, seeds), out_specs=seeds, check_vma=False
-        )
-    )
-    placed = jax.device_put((stack(states), stack(batches)), parallel.seed_sharding(mesh))
-    by_shard_map = sharded(*placed)
+    sharded = jax.jit(parallel.map_seeds(lambda both: k.traced(*both), mesh))
+    both = stack(states), stack(batches)
+    by_shard_map = sharded(jax.device_put(both, parallel.seed_sharding(mesh)))
     assert len(jax.tree.leaves(by_shard_map)[0].sharding.device_set) == 8
     by_pmap = jax.pmap(k.traced)(stack(states), stack(batches))
     assert_same(by_shard_map, by_pmap)

@@ -176,8 +176,10 @@ def once(tmp_path_factory, name: str, make: Callable[[pathlib.Path], None]) -> p
     folder = root / name
     with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
+        done = root / f"{name}.done"
+        if not done.exists():
             make(folder)
+            done.touch()
     return folder
 
 

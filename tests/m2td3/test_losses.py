@@ -80,7 +80,8 @@ def test_policy_reaches_but_never_passes_the_limits(state, config, world):
 def test_smoothed_action_noise_is_clipped_in_units_of_half_the_range(state, config, world):
     obs = jnp.zeros((4000, 3))
     clean = networks.policy(state.actor, config, world, obs)
-    noisy = losses.smoothed_action(jax.random.key(2), state.actor, obs, config, world)
+    noise = jax.random.normal(jax.random.key(2), (4000, 2))
+    noisy = losses.smoothed_action(noise, state.actor, obs, config, world)
     half = (world.action_high - world.action_low) / 2
     shift = np.asarray((noisy - clean) / half)
     assert np.abs(shift).max() == pytest.approx(config.noise_clip, abs=1e-6)
@@ -90,7 +91,8 @@ def test_smoothed_action_noise_is_clipped_in_units_of_half_the_range(state, conf
 def test_smoothed_omega_stays_in_the_set_and_leaves_points_alone(config, world):
     point = world.replace(omega_high=world.omega_low.at[0].set(3.0))
     omega = jnp.broadcast_to(jnp.array([0.95, 0.0]), (4000, 2))
-    noisy = losses.smoothed_omega(jax.random.key(3), omega, config, point)
+    noise = jax.random.normal(jax.random.key(3), (4000, 2))
+    noisy = losses.smoothed_omega(noise, omega, config, point)
     assert noisy[:, 0].max() == 1.0 and noisy[:, 0].min() >= 0.95 - config.target_omega_clip
     np.testing.assert_array_equal(noisy[:, 1], 0.0)
 
