@@ -181,13 +181,12 @@ RESUMABLE = ("algo.total_steps", "eval.grid", "eval.episodes", "eval.seed")
 
 # The published smoothing (0.2 of the half-ranges, at every one of a hundred bootstraps) values a
 # policy so noisy, in worlds so blurred, that Q's worst omega is not the rollout's. A critic that
-# starts at the greatest return, 1 / (1 - gamma), need not climb there first, and one that takes
-# four steps to the actor's one follows it when the worst omega jumps.
+# starts at the greatest return, 1 / (1 - gamma), need not climb there first, and one whose outputs
+# are scaled like returns follows sooner when the worst omega jumps.
 DEMO = Config(
     total_steps=12_000,
-    updates_per_step=4,
-    policy_delay=4,
     critic_offset=100.0,
+    critic_scale=20.0,
     policy_noise=0.01,
     noise_clip=0.02,
     exploration_noise=0.02,
