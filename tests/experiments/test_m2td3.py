@@ -16,16 +16,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from experiments import m2td3
 from jaxsafe.core import checkpoint
 from tests.core import toy
 
 ALGO = [
     *("--algo.total_steps=60", "--algo.warmup_steps=10", "--algo.hidden=16,16"),
     *("--algo.num_envs=4", "--algo.batch_size=8", "--algo.replay_capacity=400"),
+    *("--algo.updates_per_step=2", "--algo.policy_delay=2", "--algo.gamma=0.95"),
 ]
 SMALL = [
-    *ALGO,
-    *("--methods=m2td3", "--num_seeds=2", "--devices=1", "--log_every=5", "--checkpoint_every=5"),
+    *(*ALGO, "--methods=m2td3", "--seed=0", "--num_seeds=2", "--devices=1"),
+    *("--log_every=5", "--checkpoint_every=5"),
     *("--eval.grid=3", "--eval.episodes=1", "--noprogress"),
 ]
 # Fewer devices to force, and no accelerator to look for.
@@ -154,7 +156,7 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(tmp_path):
     done = binary(*SMALL, "--dry_run", f"--out={out}")
     assert done.returncode == 0, done.stderr
     config = json.loads(done.stdout[: done.stdout.index("\n}") + 2])
-    assert config["algo"]["hidden"] == [16, 16] and config["algo"]["gamma"] == 0.995
+    assert config["algo"]["hidden"] == [16, 16] and config["algo"]["gamma"] == 0.95
     names, row = (line.split() for line in done.stdout.splitlines()[-3:-1])
     told = dict(zip(names, row, strict=True))
     # Actor 4-16-16-1; two critics 7-16-16-1 with two LayerNorms each.
@@ -195,7 +197,7 @@ BAD_INPUT = [
     (["--eval.grid=100000"], r"eval\.grid=100000, .* needs .* GiB; .* Lower eval\.grid"),
     (["--algo.replay_capacity=401"], r"replay_capacity=401 is not a multiple of .*: set it to 400"),
     (["--algo.warmup_steps=60"], r"total_steps=60 leaves nothing .*: raise the first or lower"),
-    (["--resume", "--algo.gamma=0.9"], r"--algo\.gamma=0\.9 differs .* has 0\.995: drop the flag"),
+    (["--resume", "--algo.gamma=0.9"], r"--algo\.gamma=0\.9 differs .* has 0\.95: drop the flag"),
     (["--resume", "--seed=5"], r"--seed=5 differs .* which has 0: drop the flag"),
     (["--mode=eval", "--scenario=InvertedPendulum-1"], r"--scenario=.* has InvertedPendulum-2"),
     (["--resume", "--algo.total_steps=30"], r"reached step 60 in .*, past the 30 asked for"),
@@ -255,7 +257,10 @@ def test_help_lists_every_field_with_default_and_range():
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith("usage: python -m experiments.m2td3 [--flag=value ...]\n")
     text = " ".join(done.stdout.split())
-    assert "--algo.gamma Discount. [a float in [0, 1]; default 0.995]" in text
-    assert "--num_seeds How many seeds to train together. [an int >= 1; default 4]" in text
+    demo, options = m2td3.BINARY.presets["demo"], m2td3.BINARY.options
+    assert f"--algo.gamma Discount. [a float in [0, 1]; default {demo.algo.gamma}]" in text
+    assert f"--num_seeds How many seeds to train together. [an int >= 1; default {options.num" in (
+        text
+    )
     for name in ("preset", "resume", "mode", "algo.method", "eval.grid", "scenario"):
         assert f"--{name} " in text or f"--[no]{name} " in text
