@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxsafe.core import checks
+from jaxsafe.core import checks, parallel
 
 _CHECKSUMS = "_checksums"  # a leaf of ours beside those of the state
 
@@ -120,25 +120,34 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0][:200]
 
 
-@jax.jit
-def _checksums(flat: dict[str, jax.Array]) -> jax.Array:
+def _checksums(flat: dict[str, jax.Array]) -> np.ndarray:
     """One number per leaf, `[L]` uint32 in the order of names, whatever the placement.
 
-    The sum of a leaf's words times odd weights: a change of any one word changes it.
+    The sum of a leaf's words times odd weights, so that a change of any one word changes it. On
+    the host: the devices of one CPU can wait for each other forever in a sum across them.
     """
+    sums = np.asarray([_local_checksum(jnp.asarray(flat[name])) for name in sorted(flat)])
+    if jax.process_count() > 1:
+        sums = parallel.to_host(sums[None]).sum(axis=0, dtype=np.uint32)
+    return sums
 
-    def one(leaf: jax.Array) -> jax.Array:
-        if leaf.dtype == bool:
-            leaf = leaf.astype(jnp.uint8)
-        word = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
-        words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32).ravel()
-        return jnp.sum(words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1))
 
-    return jnp.stack([one(jnp.asarray(flat[name])) for name in sorted(flat)])
+def _local_checksum(leaf: jax.Array) -> np.uint32:
+    """This process's part of the sum: each element counts where its first copy is."""
+    weights = 2 * np.arange(leaf.size, dtype=np.uint32).reshape(leaf.shape) + 1
+    total = np.zeros((), np.uint32)
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            words = np.ascontiguousarray(shard.data).view(f"u{leaf.dtype.itemsize}")
+            if leaf.dtype.itemsize == 8:
+                words = words ^ (words >> 32)
+            words = words.astype(np.uint32).reshape(shard.data.shape)
+            total = total + np.sum(words * weights[shard.index], dtype=np.uint32)
+    return total
 
 
 def _check_intact(flat: dict[str, jax.Array], expected: jax.Array) -> None:
-    changed = np.flatnonzero(np.asarray(_checksums(flat)) != np.asarray(expected))
+    changed = np.flatnonzero(_checksums(flat) != np.asarray(expected))
     if changed.size:
         raise ValueError(f"{sorted(flat)[changed[0]]} has changed on disk")
 
