@@ -135,15 +135,15 @@ def _checksums(flat: dict[str, jax.Array]) -> np.ndarray:
 def _local_checksum(leaf: jax.Array) -> np.uint32:
     """This process's part of the sum: each element counts where its first copy is."""
     weights = 2 * np.arange(leaf.size, dtype=np.uint32).reshape(leaf.shape) + 1
-    total = np.zeros((), np.uint32)
+    sums = [np.uint32(0)]
     for shard in leaf.addressable_shards:
         if shard.replica_id == 0:
-            words = np.ascontiguousarray(shard.data).view(f"u{leaf.dtype.itemsize}")
+            words = np.asarray(shard.data).ravel().view(f"u{leaf.dtype.itemsize}")
             if leaf.dtype.itemsize == 8:
                 words = words ^ (words >> 32)
-            words = words.astype(np.uint32).reshape(shard.data.shape)
-            total = total + np.sum(words * weights[shard.index], dtype=np.uint32)
-    return total
+            terms = words.astype(np.uint32) * np.ravel(weights[shard.index])
+            sums.append(np.sum(terms, dtype=np.uint32))
+    return np.uint32(np.sum(sums, dtype=np.uint32))
 
 
 def _check_intact(flat: dict[str, jax.Array], expected: jax.Array) -> None:
