@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -126,10 +126,15 @@ def _checksums(flat: dict[str, jax.Array]) -> np.ndarray:
     The sum of a leaf's words times odd weights, so that a change of any one word changes it. On
     the host: the devices of one CPU can wait for each other forever in a sum across them.
     """
-    sums = np.asarray([_local_checksum(jnp.asarray(flat[name])) for name in sorted(flat)])
-    if jax.process_count() > 1:
-        sums = parallel.to_host(sums[None]).sum(axis=0, dtype=np.uint32)
-    return sums
+    return _total([_local_checksum(jnp.asarray(flat[name])) for name in sorted(flat)])
+
+
+def _total(values: Sequence[Any]) -> np.ndarray:
+    """Sums `[L]` values, modulo 2^32, over processes."""
+    local = np.asarray(values, np.uint32)
+    if jax.process_count() == 1:
+        return local
+    return parallel.to_host(local[None]).sum(axis=0, dtype=np.uint32)
 
 
 def _local_checksum(leaf: jax.Array) -> np.uint32:
@@ -256,9 +261,11 @@ def _check_same(where: pathlib.Path, wanted: dict[str, Any], stored: dict[str, A
 
 def check_finite(where: pathlib.Path, flat: dict[str, Any]) -> None:
     """Raises `UserError` naming the first leaf that holds NaN or infinity."""
-    for name, value in sorted(flat.items()):
-        if jnp.issubdtype(value.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(value))):
-            raise checks.UserError(
-                f"checkpoint {where} holds a value that is not finite in {name}: delete that "
-                "folder and --resume from the one before, or start anew with --overwrite."
-            )
+    names = sorted(name for name in flat if jnp.issubdtype(flat[name].dtype, jnp.floating))
+    shards = [jnp.asarray(flat[name]).addressable_shards for name in names]
+    bad = _total([any(not np.isfinite(shard.data).all() for shard in x) for x in shards])
+    if bad.any():
+        raise checks.UserError(
+            f"checkpoint {where} holds a value that is not finite in {names[np.argmax(bad)]}: "
+            "delete that folder and --resume from the one before, or start anew with --overwrite."
+        )

@@ -157,8 +157,13 @@ def here(*arguments: str) -> int:
 
 
 def command(*arguments: str) -> list[str]:
-    """The toy as a program of its own, to be run in `ROOT`."""
-    return [sys.executable, "-m", "tests.core.toy", *map(str, arguments)]
+    """The toy as a program of its own, to be run in `ROOT`, on one device unless told otherwise."""
+    flags = [str(argument) for argument in arguments]
+    given = ("--devices", "--distributed", "--mode", "--resume")
+    if not any(flag.startswith(given) for flag in flags):
+        # As many as `here` has, however many cores there are.
+        flags.append("--devices=1")
+    return [sys.executable, "-m", "tests.core.toy", *flags]
 
 
 def apart(*arguments: str, **kwargs) -> subprocess.CompletedProcess:

@@ -12,11 +12,11 @@ from jaxsafe.m2td3 import Config, act, evaluate, losses, train
 from tests.m2td3 import games
 
 GAME = Config(
-    total_steps=3000,
+    total_steps=4000,
     num_envs=16,
     warmup_steps=20,
-    hidden=(32, 32),
-    replay_capacity=48_000,
+    hidden=(64, 64),
+    replay_capacity=64_000,
     exploration_noise=0.4,
     uniform_omegas=0.25,
     actor_lr=5e-4,

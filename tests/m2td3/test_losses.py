@@ -69,9 +69,13 @@ def test_critic_loss_equals_numpy(state, config, world, make_batch):
 
 
 def test_policy_reaches_but_never_passes_the_limits(state, config, world):
-    big = jax.tree.map(lambda x: 1e3 * x, state.actor)
     obs = jax.random.normal(jax.random.key(1), (100, 3))
-    action = networks.policy(big, config, world, obs)
+    both = []
+    for sign in (1, -1):
+        last = jax.tree.map(lambda x, s=sign: s * 1e6 * x, state.actor["params"]["Dense_2"])
+        big = {"params": state.actor["params"] | {"Dense_2": last}}
+        both.append(networks.policy(big, config, world, obs))
+    action = jnp.concatenate(both)
     assert np.all(action >= world.action_low) and np.all(action <= world.action_high)
     np.testing.assert_allclose(action.max(0), world.action_high, atol=1e-4)
     np.testing.assert_allclose(action.min(0), world.action_low, atol=1e-4)
