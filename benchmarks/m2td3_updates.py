@@ -2,11 +2,13 @@
 """Critic updates a second of M2TD3 with the paper's networks and batch, replay sampling included.
 
 One update is one critic step; every second one also moves the actor, a candidate and the targets.
-Beside ours stands the same update written in PyTorch, where torch is installed.
+Where torch is installed, the same update written in PyTorch stands beside ours, and, with
+`--reference=PATH`, the authors' own code from a checkout of akimotolab/M2TD3 at a650b10.
 """
 
 import dataclasses
 import json
+import pathlib
 import sys
 
 from absl import app, flags
@@ -17,6 +19,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
 flags.DEFINE_integer("repeats", 7, "Counted repeats.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
+flags.DEFINE_string("reference", "", "A checkout of the authors' code, to measure it as well.")
 flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 DIMS = {"obs": 4, "action": 1, "omega": 2}  # InvertedPendulum-2
@@ -32,6 +35,7 @@ def _learner(num_seeds: int):
     from jaxsafe.core import parallel
     from jaxsafe.m2td3 import Transition, init, make_world, train
     from jaxsafe.m2td3.config import PAPER
+    from jaxsafe.m2td3.draws import draw
 
     config = dataclasses.replace(
         PAPER, updates_per_step=2, num_envs=1, replay_capacity=STORED, probability_horizon=1000
@@ -50,11 +54,14 @@ def _learner(num_seeds: int):
     def many(state_and_key):
         state, key = state_and_key
 
-        def one(state, key):
-            state, metrics = train.learn(key, state, buffer, jnp.int32(STORED), config)
+        def one(state, x):
+            step, draws = x
+            state, metrics = train.learn(draws, state, buffer, step, config)
             return state, metrics["critic/loss"]
 
-        return lax.scan(one, state, jax.random.split(key, PER_CALL // 2))
+        steps = STORED + state.step // 2 + jnp.arange(PER_CALL // 2)
+        draws = jax.vmap(lambda step: draw(key, step, config, world))(steps)
+        return lax.scan(one, state, (steps, draws))
 
     keys = jax.random.split(key_run, num_seeds)
     mapped = parallel.map_seeds(many, parallel.seed_mesh(1))
@@ -76,19 +83,28 @@ def jax_row(num_seeds: int, repeats: int) -> dict:
     return {"what": "jaxsafe", "seeds": num_seeds} | measured | {"compile_s": compile_s}
 
 
-def torch_row(repeats: int, cores: int) -> dict | None:
-    """Measures the same update in PyTorch, or None where it is not installed."""
-    try:
-        from benchmarks.torch_m2td3 import Learner
-    except ImportError:
-        return None
-    learner = Learner(**DIMS, stored=STORED, threads=cores)
+def torch_row(what: str, learner, repeats: int) -> dict:
+    """Measures a PyTorch learner, whose `update` does two critic updates."""
 
     def call():
         for _ in range(PER_CALL // 2):
             learner.update()
 
-    return {"what": "PyTorch", "seeds": 1} | timing.repeat(call, PER_CALL, repeats)
+    return {"what": what, "seeds": 1} | timing.repeat(call, PER_CALL, repeats)
+
+
+def torch_rows(repeats: int, cores: int) -> list[dict]:
+    """Measures the same update in PyTorch, and the authors' code where it is given."""
+    try:
+        from benchmarks import reference_m2td3, torch_m2td3
+    except ImportError:
+        return []
+    setting = DIMS | {"stored": STORED, "threads": cores}
+    rows = [torch_row("PyTorch", torch_m2td3.Learner(**setting), repeats)]
+    if FLAGS.reference:
+        theirs = reference_m2td3.Learner(FLAGS.reference, **setting)
+        rows.append(torch_row("authors' code", theirs, repeats))
+    return rows
 
 
 def worker(cores: int) -> list[dict]:
@@ -96,13 +112,20 @@ def worker(cores: int) -> list[dict]:
     cores = timing.pin(cores)
     rows = [jax_row(seeds, FLAGS.repeats) for seeds in (1, 8)]
     if FLAGS.torch:
-        rows.append(torch_row(FLAGS.repeats, cores))
-    return [{"cores": cores} | row for row in rows if row]
+        rows += torch_rows(FLAGS.repeats, cores)
+    return [{"cores": cores} | row for row in rows]
 
 
 def main(argv):
     """Measures and writes `results/m2td3_updates.json`."""
     del argv
+    if FLAGS.reference and not pathlib.Path(FLAGS.reference, "M2TD3/m2td3.py").is_file():
+        print(
+            f"error: --reference={FLAGS.reference} has no M2TD3/m2td3.py: give the path of a "
+            "checkout of akimotolab/M2TD3.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     if FLAGS.worker:
         print(json.dumps(worker(FLAGS.cores)))
         return
@@ -113,6 +136,7 @@ def main(argv):
         rows += timing.in_process(
             "benchmarks.m2td3_updates",
             *("--worker", flag, f"--cores={cores}", f"--repeats={FLAGS.repeats}"),
+            f"--reference={FLAGS.reference}",
         )
     timing.write(
         "m2td3_updates",

@@ -88,7 +88,7 @@ def mjx_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
 
 def host_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
     """MuJoCo C on that many threads, stepped through Python once per control step."""
-    from jaxsafe.envs import host
+    from jaxsafe.envs import host, host_steps
     from jaxsafe.envs import uncertainty as sets
 
     task, uncertainty = sets.scenario("InvertedPendulum-2")
@@ -97,14 +97,14 @@ def host_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
     omegas = rng.uniform(uncertainty.low, uncertainty.high, (batch, 2))
     models = [uncertainty.apply_host(nominal, omega) for omega in omegas]
     starts = host.initial_states(task, batch, 0)
-    pool = host.make_pool(nominal, cores)
+    pool = host_steps.make_pool(nominal, cores)
 
     def call():
         qpos, qvel = (x.copy() for x in starts)
         for _ in range(STEPS):
             noise = rng.uniform(-3, 3, (batch, 1))
             action = _actions(np, noise, spec.observe(np, qpos, qvel), kind)
-            qpos, qvel = host.step_batch(spec, pool, models, qpos, qvel, action)
+            qpos, qvel = host_steps.step_batch(spec, pool, models, qpos, qvel, action)
             ended = spec.terminated(np, qpos, qvel)
             qpos[ended], qvel[ended] = starts[0][ended], starts[1][ended]
 

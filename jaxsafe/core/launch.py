@@ -136,12 +136,13 @@ def _train(
     command = provenance.reproducing_command(options, config, preset, binary.options)
     if parallel.is_main_process():
         run.write_record(folder, binary.system, options, config, command)
-    timing, results = {}, {}
+    timing, results = run.last_timing(folder), {}
     try:
         with loop.catch_signals() as stop:
             for p in programs:
                 trained = loop.train(p, folder, stop)
-                timing[p.stage.name] = trained.timing()
+                if trained.run_s or p.stage.name not in timing:
+                    timing[p.stage.name] = trained.timing()
                 results[p.stage.name] = parallel.to_host(p.stage.result(trained.state))
                 # One stage's state goes before the next one's is made.
                 del trained

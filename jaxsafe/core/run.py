@@ -237,6 +237,11 @@ def write_record(
     write_json(folder.config, record | provenance(command))
 
 
+def last_timing(folder: Folder) -> dict[str, Any]:
+    """What the stages took when they were last trained, by the summary that is there, if any."""
+    return json.loads(folder.summary.read_text())["stages"] if folder.summary.exists() else {}
+
+
 def write_summary(
     folder: Folder,
     system: str,

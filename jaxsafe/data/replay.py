@@ -44,24 +44,32 @@ def write(buffer: Buffer, items: Any, count: jax.Array | int) -> Buffer:
     return jax.tree.map(put, buffer, items)
 
 
-def sample(
+def indices(
     key: jax.Array,
-    buffer: Buffer,
     count: jax.Array | int,
+    capacity: int,
     shape: tuple[int, ...],
     skip_last: bool = False,
-) -> Any:
-    """Draws items uniformly with replacement, leaves `[*shape, ...]`.
+) -> jax.Array:
+    """Draws places of written items uniformly with replacement, int32 of that shape.
 
     Args:
       key: consumed.
-      buffer: leaves `[capacity, ...]`.
       count: items written so far, at least 1.
-      shape: leading shape of the result.
+      capacity: of the buffer.
+      shape: of the result.
       skip_last: never draw the last filled slot (a slip of the M2TD3 authors' code, for parity).
     """
-    capacity = jax.tree.leaves(buffer)[0].shape[0]
     filled = jnp.minimum(jnp.asarray(count), capacity)
-    high = jnp.maximum(filled - int(skip_last), 1)
-    index = jax.random.randint(key, shape, 0, high)
+    return jax.random.randint(key, shape, 0, jnp.maximum(filled - int(skip_last), 1))
+
+
+def take(buffer: Buffer, index: jax.Array) -> Any:
+    """Reads the items at `index` `[*shape]`, leaves `[*shape, ...]`."""
     return jax.tree.map(lambda store: store[index], buffer)
+
+
+def sample(key: jax.Array, buffer: Buffer, count: jax.Array | int, shape: tuple[int, ...]) -> Any:
+    """Draws items uniformly with replacement, leaves `[*shape, ...]`; `key` is consumed."""
+    capacity = jax.tree.leaves(buffer)[0].shape[0]
+    return take(buffer, indices(key, count, capacity, shape))

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same tasks in MuJoCo C, in 64-bit physics, for scores by an engine that did not train."""
 
-import os
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mujoco
-import mujoco.rollout
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_memory, check_range
-from jaxsafe.envs.mujoco_tasks import MujocoSpec
+from jaxsafe.envs.host_steps import StepPool, make_pool, step_batch
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 
@@ -45,32 +44,6 @@ class HostTrajectory(NamedTuple):
     terminated: np.ndarray
 
 
-class StepPool(NamedTuple):
-    """MuJoCo's rollout threads with a scratch `MjData` each; see `make_pool`."""
-
-    rollout: mujoco.rollout.Rollout
-    data: list[mujoco.MjData]
-
-
-def make_pool(model: mujoco.MjModel, num_threads: int | None = None) -> StepPool:
-    """Starts a thread pool for `step_batch`; close it with `pool.rollout.close()`.
-
-    Args:
-      model: any model of the task (the pool fits all that differ in values only).
-      num_threads: the CPUs this process may use, by default; 1 starts no thread.
-
-    Raises:
-      UserError: if `num_threads` is below 1.
-    """
-    if num_threads is None:  # macOS has no affinity.
-        affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        num_threads = len(affinity(0))
-    check_range("num_threads", num_threads, low=1)
-    workers = num_threads if num_threads > 1 else 0
-    data = [mujoco.MjData(model) for _ in range(num_threads)]
-    return StepPool(mujoco.rollout.Rollout(nthread=workers), data)
-
-
 def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws E starts as the task's reset does: `(qpos [E, nq], qvel [E, nv])` float64."""
     spec, model = task.host
@@ -79,38 +52,58 @@ def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np
     return model.qpos0 + noise[:, : model.nq], noise[:, model.nq :]
 
 
-def step_batch(
-    spec: MujocoSpec,
-    pool: StepPool,
-    models: Sequence[mujoco.MjModel],
-    qpos: np.ndarray,
-    qvel: np.ndarray,
-    actions: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Runs one control step of B independent episodes, each in its own model.
+@dataclasses.dataclass
+class _Batch:
+    """R episodes under way."""
 
-    The constraint solver starts cold at every control step, where `trajectory` starts it from the
-    last solution; that shows only where a limit is active, at the solver's tolerance.
+    models: list[mujoco.MjModel]  # of each episode
+    qpos: np.ndarray  # [R, nq]
+    qvel: np.ndarray  # [R, nv]
+    obs: np.ndarray  # [R, O] float32
+    returns: np.ndarray  # [R]
+    steps: np.ndarray  # [R] int32
+    alive: np.ndarray  # indices of those that are not over
 
-    Args:
-      spec: the task, without actuator states or other memory beyond qpos and qvel.
-      pool: from `make_pool`.
-      models: B models (the same object may be there many times).
-      qpos: `[B, nq]`.
-      qvel: `[B, nv]`.
-      actions: `[B, A]`, within the limits.
 
-    Returns:
-      `(qpos [B, nq], qvel [B, nv])` float64.
-    """
-    batch, nq = qpos.shape
-    # MuJoCo's full physics state is time, qpos, qvel, then nothing for models without activations.
-    start = np.concatenate([np.zeros((batch, 1)), qpos, qvel], axis=1)
-    control = np.broadcast_to(
-        np.asarray(actions, np.float64)[:, None], (batch, spec.frame_skip, actions.shape[-1])
+def _begin(
+    task: Task, models: Sequence[mujoco.MjModel], num_policies: int, episodes: int, seed: int
+) -> _Batch:
+    """Every policy's and every model's episodes, from the same starts."""
+    starts = initial_states(task, episodes, seed)
+    qpos, qvel = (np.tile(x, (num_policies * len(models), 1)) for x in starts)
+    rows = len(qpos)
+    return _Batch(
+        models=[model for model in models for _ in range(episodes)] * num_policies,
+        qpos=qpos,
+        qvel=qvel,
+        obs=task.host.spec.observe(np, qpos, qvel).astype(np.float32),
+        returns=np.zeros(rows),
+        steps=np.zeros(rows, np.int32),
+        alive=np.arange(rows),
     )
-    states, _ = pool.rollout.rollout(list(models), pool.data, start, control)
-    return states[:, -1, 1 : 1 + nq], states[:, -1, 1 + nq :]
+
+
+def _advance(task: Task, pool: StepPool, batch: _Batch, actions: np.ndarray) -> None:
+    """Takes one control step in the living episodes of `batch`; `actions` `[R, A]` has all rows."""
+    spec = task.host.spec
+    # MuJoCo would take a NaN for 0 and the score would look sound.
+    broken = np.isnan(actions).any(1)
+    batch.returns[batch.alive[broken[batch.alive]]] = np.nan
+    batch.alive = alive = batch.alive[~broken[batch.alive]]
+    if not len(alive):
+        return
+    before, actions = batch.qpos[alive], actions[alive]
+    after, velocity = step_batch(
+        spec, pool, [batch.models[i] for i in alive], before, batch.qvel[alive], actions
+    )
+    terminated = spec.terminated(np, after, velocity)
+    batch.returns[alive] += spec.reward(np, before, after, velocity, actions, terminated)
+    batch.steps[alive] += 1
+    batch.qpos[alive], batch.qvel[alive] = after, velocity
+    # A new array: a policy that runs asynchronously may still read the old one.
+    batch.obs = batch.obs.copy()
+    batch.obs[alive] = spec.observe(np, after, velocity)
+    batch.alive = alive[~terminated]
 
 
 def score(
@@ -145,48 +138,26 @@ def score(
       UserError: if a count is below 1, a shape does not fit, an omega is not finite, or the models
         would not fit in memory.
     """
-    spec, nominal = task.host
     omegas = _check_score(task, uncertainty, omegas, episodes, num_policies)
-    models = [uncertainty.apply_host(nominal, omega) for omega in omegas]
-    shape = (num_policies, len(models), episodes)
-    rows = int(np.prod(shape))
-    model_of = np.broadcast_to(np.arange(len(models))[None, :, None], shape).ravel()
-    starts = initial_states(task, episodes, seed)
-    qpos, qvel = (np.tile(x, (num_policies * len(models), 1)) for x in starts)
-    obs = spec.observe(np, qpos, qvel).astype(np.float32)
-    returns, steps = np.zeros(rows), np.zeros(rows, np.int32)
-    alive = np.arange(rows)
+    models = [uncertainty.apply_host(task.host.model, omega) for omega in omegas]
+    batch = _begin(task, models, num_policies, episodes, seed)
+    rows = len(batch.alive)
     report_every = max(1, task.max_episode_steps // 100)
-    pool = make_pool(nominal, num_threads)
+    pool = make_pool(task.host.model, num_threads)
     try:
-        for t in range(task.max_episode_steps):
-            actions = np.asarray(policy(obs.reshape(num_policies, -1, task.obs_size)))
-            actions = _check_actions(task, actions, num_policies, rows)
-            # MuJoCo would take a NaN for 0 and the score would look sound.
-            broken = np.isnan(actions).any(1)
-            returns[alive[broken[alive]]] = np.nan
-            alive = alive[~broken[alive]]
-            if not len(alive):
+        for t in range(1, task.max_episode_steps + 1):
+            actions = np.asarray(policy(batch.obs.reshape(num_policies, -1, task.obs_size)))
+            _advance(task, pool, batch, _check_actions(task, actions, num_policies, rows))
+            if not len(batch.alive):
                 break
-            before, actions = qpos[alive], actions[alive]
-            after, velocity = step_batch(
-                spec, pool, [models[i] for i in model_of[alive]], before, qvel[alive], actions
-            )
-            terminated = spec.terminated(np, after, velocity)
-            returns[alive] += spec.reward(np, before, after, velocity, actions, terminated)
-            steps[alive] += 1
-            qpos[alive], qvel[alive] = after, velocity
-            # A new array: a policy that runs asynchronously may still read the old one.
-            obs = obs.copy()
-            obs[alive] = spec.observe(np, after, velocity)
-            alive = alive[~terminated]
-            if progress and (t + 1) % report_every == 0 and t + 1 < task.max_episode_steps:
-                progress((t + 1) / task.max_episode_steps)
+            if progress and t % report_every == 0 and t < task.max_episode_steps:
+                progress(t / task.max_episode_steps)
     finally:
         pool.rollout.close()
     if progress:
         progress(1.0)
-    return HostScores(returns.reshape(shape), steps.reshape(shape))
+    shape = (num_policies, len(models), episodes)
+    return HostScores(batch.returns.reshape(shape), batch.steps.reshape(shape))
 
 
 def trajectory(

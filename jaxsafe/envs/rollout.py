@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from jaxsafe.envs.types import State, Task, Timestep
 
 
-def start(
-    task: Task, model: Any, key: jax.Array, explore_fraction: float | jax.Array = 0.0
-) -> State:
-    """Returns the start of an episode, with probability `explore_fraction` from `task.explore`.
+def start(task: Task, model: Any, key: jax.Array, explore: bool | jax.Array = False) -> State:
+    """Returns the start of an episode, from `task.explore` where `explore` `[]` is true.
 
     For one environment; use `jax.vmap`. `key` is consumed.
     """
-    choice_key, reset_key, explore_key = jax.random.split(key, 3)
-    explore = jax.random.uniform(choice_key) < explore_fraction
-    return _where(explore, task.explore(model, explore_key), task.reset(model, reset_key))
+    if isinstance(explore, bool):
+        return (task.explore if explore else task.reset)(model, key)
+    reset_key, explore_key = jax.random.split(key)
+    reset, wide = task.reset(model, reset_key), task.explore(model, explore_key)
+    return _where(explore, wide, reset)
 
 
 def auto_reset(
@@ -28,7 +28,7 @@ def auto_reset(
     state: State,
     timestep: Timestep,
     key: jax.Array,
-    explore_fraction: float | jax.Array = 0.0,
+    explore: bool | jax.Array = False,
 ) -> State:
     """Returns `state`, or a fresh start where the episode is over.
 
@@ -41,10 +41,11 @@ def auto_reset(
       state: the state after the step.
       timestep: the step's outcome; either of `terminated` and `truncated` ends the episode.
       key: consumed, whether or not the episode is over.
-      explore_fraction: the share of starts taken from `task.explore`, in [0, 1].
+      explore: `[]` whether a fresh start is `task.explore`'s.
     """
-    fresh = start(task, model, key, explore_fraction)
-    return _where(timestep.terminated | timestep.truncated, fresh, state)
+    fresh = start(task, model, key, explore)
+    ended = timestep.terminated | timestep.truncated
+    return _where(ended, fresh, state)
 
 
 def episode_return(

@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.draws import Draws
 from jaxsafe.m2td3.types import Candidates, World
 
 
@@ -121,23 +122,14 @@ def restart(
 
 
 def training_omegas(
-    key: jax.Array,
-    candidates: Candidates,
-    noise: jax.Array,
-    num: int,
-    config: Config,
-    world: World,
+    draws: Draws, candidates: Candidates, noise: jax.Array, config: Config, world: World
 ) -> jax.Array:
-    """Parameters of `num` training worlds, `[num, D]`: k ~ p, clip(omega_k + N(0, noise)).
+    """Parameters of N training worlds, `[N, D]`: k ~ p, clip(omega_k + N(0, noise)).
 
-    A fraction `uniform_omegas` of the draws ignores the candidates and is uniform over the set.
-    `key` is consumed.
+    A fraction `uniform_omegas` of them ignores the candidates and is uniform over the set.
     """
-    key_pick, key_noise, key_uniform, key_mix = jax.random.split(key, 4)
-    pick = jax.random.categorical(key_pick, jnp.log(candidates.probs), shape=(num,))
+    pick = jnp.argmax(draws.omega_pick + jnp.log(candidates.probs), axis=-1)  # Gumbel-max
     centre = omegas(candidates, world)[pick]
-    jitter = noise * jax.random.normal(key_noise, centre.shape)
-    chosen = jnp.clip(centre + jitter, -1.0, 1.0)
-    uniform = jax.random.uniform(key_uniform, centre.shape, minval=-1.0, maxval=1.0)
-    mix = jax.random.uniform(key_mix, (num, 1)) < config.uniform_omegas
-    return jnp.where(mix, uniform, chosen) * world.omega_varies
+    chosen = jnp.clip(centre + noise * draws.omega_noise, -1.0, 1.0)
+    mix = draws.omega_mix[:, None] < config.uniform_omegas
+    return jnp.where(mix, draws.omega_uniform, chosen) * world.omega_varies

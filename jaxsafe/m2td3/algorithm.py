@@ -18,8 +18,8 @@ from jaxsafe.m2td3.types import Params, State, Transition, World
 Metrics = dict[str, jax.Array]
 
 
-def _optimizer(learning_rate: float, config: Config, num_updates: int):
-    if config.lr_schedule == "cosine":
+def _optimizer(learning_rate: float, schedule: str, num_updates: int):
+    if schedule == "cosine":
         return optax.adam(optax.cosine_decay_schedule(learning_rate, max(num_updates, 1)))
     return optax.adam(learning_rate)
 
@@ -29,8 +29,8 @@ def optimizers(config: Config):
     critic_updates = (config.total_steps - config.warmup_steps) * config.updates_per_step
     actor_updates = critic_updates // config.policy_delay
     return (
-        _optimizer(config.actor_lr, config, actor_updates),
-        _optimizer(config.critic_lr, config, critic_updates),
+        _optimizer(config.actor_lr, config.actor_schedule, actor_updates),
+        _optimizer(config.critic_lr, config.critic_schedule, critic_updates),
         # A candidate moves at most as often as the actor, so its own count would end too early
         # a cosine: its rate stays constant.
         optax.adam(config.omega_lr),
@@ -71,16 +71,6 @@ def omega_for_critic(omega: jax.Array, config: Config) -> jax.Array:
     return omega if config.method == "m2td3" else jnp.zeros_like(omega)
 
 
-def smoothing_noise(state: State, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise `[*shape, A + D]` of the critic steps from `state.step` on.
-
-    One draw for all of them: on CPU the cost of a draw hardly depends on its size.
-    """
-    world = state.world
-    size = world.action_low.shape[0] + world.omega_low.shape[0]
-    return jax.random.normal(jax.random.fold_in(state.key, state.step), (*shape, size))
-
-
 def critic_step(
     state: State, batch: Transition, noise: jax.Array, config: Config
 ) -> tuple[State, Metrics]:
@@ -104,20 +94,23 @@ def critic_step(
     return state.replace(critic=critic, critic_opt=critic_opt, step=state.step + 1), metrics
 
 
-def actor_step(state: State, obs: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """Actor up and worst candidate down on the same Q, then the targets, for states `[B, O]`."""
-    world, q1 = state.world, state.critic["q1"]
+def actor_step(state: State, batch: Transition, config: Config) -> tuple[State, Metrics]:
+    """Actor up and worst candidate down on the same Q, then the targets, for a minibatch `[B]`."""
+    world, q1, obs = state.world, state.critic["q1"], batch.obs
     actor_tx, _, omega_tx = optimizers(config)
     action, pull_back = jax.vjp(lambda p: networks.policy(p, config, world, obs), state.actor)
     omegas = omega_for_critic(adversary.omegas(state.candidates, world), config)
-    if config.method == "m2td3":
-        values = losses.candidate_values(q1, obs, action, omegas, config, world)
-        worst = losses.worst_candidate(values)
-    else:
-        worst = jnp.int32(0)
-    value, (grad_action, grad_omega) = jax.value_and_grad(losses.policy_value, argnums=(2, 3))(
-        q1, obs, action, omegas[worst], config, world
+    if config.method != "m2td3":
+        omegas = omegas[:1]
+    value, worst, grad_action, grad_omega = losses.worst_case(
+        q1, obs, action, omegas, config, world
     )
+    if config.average_weight and config.method == "m2td3":
+        grad_average = jax.grad(losses.policy_value, argnums=2)(
+            q1, obs, action, batch.omega, config, world
+        )
+        weight = config.average_weight
+        grad_action = (1 - weight) * grad_action + weight * grad_average
     grads = pull_back(-grad_action)[0]
     updates, actor_opt = actor_tx.update(grads, state.actor_opt, state.actor)
     actor = optax.apply_updates(state.actor, updates)
@@ -150,9 +143,18 @@ def update(state: State, batch: Transition, config: Config) -> tuple[State, Metr
     Returns:
       the next learner, and scalars `critic/loss`, `critic/q`, `critic/target`, `actor/value`.
     """
-    noise = smoothing_noise(state, batch.reward.shape)
+    size = state.world.action_low.shape[0] + state.world.omega_low.shape[0]
+    key = jax.random.fold_in(state.key, state.step)
+    noise = jax.random.normal(key, (*batch.reward.shape, size))
+    return update_with(noise, state, batch, config)
+
+
+def update_with(
+    noise: jax.Array, state: State, batch: Transition, config: Config
+) -> tuple[State, Metrics]:
+    """`update` with the standard normal numbers `[policy_delay, B, A + D]` of its smoothings."""
     state, steps = lax.scan(lambda s, x: critic_step(s, *x, config), state, (batch, noise))
-    state, actor_metrics = actor_step(state, batch.obs[-1], config)
+    state, actor_metrics = actor_step(state, jax.tree.map(lambda x: x[-1], batch), config)
     return state, jax.tree.map(lambda x: x[-1], steps) | actor_metrics
 
 

@@ -63,17 +63,6 @@ def critic_loss(
     return loss, {"critic/loss": loss, "critic/q": jnp.mean(q1), "critic/target": jnp.mean(target)}
 
 
-def candidate_values(
-    q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
-) -> jax.Array:
-    """Value of each candidate, -L_k = mean_s Q1(s, pi(s), omega_k), `[K]` for omegas `[K, D]`."""
-
-    def one(omega: jax.Array) -> jax.Array:
-        return jnp.mean(networks.q_value(q1, config, world, obs, action, omega))
-
-    return jax.vmap(one)(omegas)
-
-
 def worst_candidate(values: jax.Array) -> jax.Array:
     """k* = argmin of the candidates' values `[K]`; the last one wins a tie, as in the authors'."""
     return values.shape[0] - 1 - jnp.argmin(values[::-1])
@@ -87,3 +76,22 @@ def policy_value(
     The actor climbs it through `action` and the candidate descends it through `omega`.
     """
     return jnp.mean(networks.q_value(q1, config, world, obs, action, omega))
+
+
+def worst_case(
+    q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The least J over candidates `[K, D]` at actions `[B, A]`, and its gradients.
+
+    Returns:
+      J at k* `[]`, k* `[]`, dJ/da `[B, A]` and dJ/domega `[D]` there.
+    """
+
+    def value_at(omega: jax.Array):
+        return jax.vjp(lambda a, w: policy_value(q1, obs, a, w, config, world), action, omega)
+
+    values, pull_backs = jax.vmap(value_at)(omegas)
+    worst = worst_candidate(values)
+    # Only the worst candidate's pass is followed back.
+    grad_action, grad_omega = jax.tree.map(lambda x: x[worst], pull_backs)(jnp.ones_like(values[0]))
+    return values[worst], worst, grad_action, grad_omega

@@ -17,7 +17,11 @@ from jaxsafe.envs.uncertainty import UncertaintySet
 from jaxsafe.m2td3 import adversary, algorithm, networks
 from jaxsafe.m2td3.algorithm import Metrics
 from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.draws import Draws, draw, start_keys
 from jaxsafe.m2td3.types import State, Transition, World, make_world
+
+# Iterations whose random numbers are drawn at once: a few KiB each.
+_DRAWN_AT_ONCE = 200
 
 
 class Run(struct.PyTreeNode):
@@ -46,16 +50,11 @@ def world_of(task: Task, uncertainty: UncertaintySet) -> World:
     )
 
 
-def _draw_omegas(
-    key: jax.Array, learner: State, step: jax.Array, num: int, config: Config
-) -> jax.Array:
-    """Normalised omegas `[num, D]` of `num` new episodes, by method. `key` is consumed."""
-    world = learner.world
-    shape = (num, world.omega_low.shape[0])
+def episode_omegas(draws: Draws, learner: State, step: jax.Array, config: Config) -> jax.Array:
+    """Normalised omegas `[N, D]` of new episodes, by method."""
+    world, uniform = learner.world, draws.omega_uniform * learner.world.omega_varies
     if config.method == "td3":
-        return jnp.broadcast_to(world.omega_nominal, shape)
-    key_uniform, key_chosen = jax.random.split(key)
-    uniform = jax.random.uniform(key_uniform, shape, minval=-1.0, maxval=1.0) * world.omega_varies
+        return jnp.broadcast_to(world.omega_nominal, uniform.shape)
     if config.method == "dr_td3":
         return uniform
     noise = jnp.float32(config.omega_noise)
@@ -63,27 +62,21 @@ def _draw_omegas(
         learned = jnp.maximum(step - config.warmup_steps, 0)
         fraction = jnp.minimum(learned / ((config.total_steps - config.warmup_steps) / 2), 1.0)
         noise = config.omega_noise + (config.omega_noise_end - config.omega_noise) * fraction
-    chosen = adversary.training_omegas(key_chosen, learner.candidates, noise, num, config, world)
+    chosen = adversary.training_omegas(draws, learner.candidates, noise, config, world)
     return jnp.where(step < config.warmup_steps, uniform, chosen)
-
-
-def _start_keys(key: jax.Array, config: Config) -> jax.Array:
-    """Keys `[N]` of the next episodes' starts; the authors' code re-seeds with one seed always."""
-    if config.fresh_starts:
-        return jax.random.split(key, config.num_envs)
-    return jax.vmap(jax.random.key)(jnp.zeros(config.num_envs, jnp.uint32))
 
 
 def init(key: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet) -> Run:
     """Returns one seed's training state before its first step. `key` is consumed."""
-    key_learner, key_worlds, key_omega, key = jax.random.split(key, 4)
+    key_learner, key_start, key = jax.random.split(key, 3)
     world = world_of(task, uncertainty)
     learner = algorithm.init(key_learner, config, world)
-    omega = _draw_omegas(key_omega, learner, jnp.int32(0), config.num_envs, config)
+    draws = draw(key_start, jnp.int32(0), config, world)
+    omega = episode_omegas(draws, learner, jnp.int32(0), config)
 
-    def start(omega: jax.Array, key: jax.Array):
+    def start(omega: jax.Array, key: jax.Array, explore: jax.Array):
         model = uncertainty.apply(task.model, world.physical(omega))
-        return rollout.start(task, model, key, config.exploring_starts)
+        return rollout.start(task, model, key, explore)
 
     sizes = (task.obs_size, task.action_size, len(uncertainty.names))
     obs, action, params = (jnp.zeros((size,)) for size in sizes)
@@ -91,7 +84,7 @@ def init(key: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet
     return Run(
         learner=learner.replace(episode_length=jnp.float32(task.max_episode_steps)),
         buffer=replay.empty(example, config.replay_capacity),
-        worlds=jax.vmap(start)(omega, _start_keys(key_worlds, config)),
+        worlds=jax.vmap(start)(omega, start_keys(draws), draws.explore),
         omega=omega,
         total=jnp.zeros((config.num_envs,)),
         last_return=jnp.float32(0),
@@ -101,19 +94,15 @@ def init(key: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet
     )
 
 
-def _explore(key: jax.Array, learner: State, obs: jax.Array, step: jax.Array, config: Config):
+def explore(
+    draws: Draws, learner: State, obs: jax.Array, step: jax.Array, config: Config
+) -> jax.Array:
     """Training actions `[N, A]`: uniform while warming up, then the policy with noise."""
-    world = learner.world
-    key_uniform, key_noise = jax.random.split(key)
-    action = networks.policy(learner.actor, config, world, obs)
-    shape = action.shape if config.independent_noise else (*action.shape[:-1], 1)
-    half = (world.action_high - world.action_low) / 2
-    noise = config.exploration_noise * half * jax.random.normal(key_noise, shape)
-    noisy = jnp.clip(action + noise, world.action_low, world.action_high)
-    uniform = jax.random.uniform(
-        key_uniform, action.shape, minval=world.action_low, maxval=world.action_high
-    )
-    return jnp.where(step < config.warmup_steps, uniform, noisy)
+    low, high = learner.world.action_low, learner.world.action_high
+    action = networks.policy(learner.actor, config, learner.world, obs)
+    noise = config.exploration_noise * (high - low) / 2 * draws.action_noise
+    uniform = low + (high - low) * draws.random_action
+    return jnp.where(step < config.warmup_steps, uniform, jnp.clip(action + noise, low, high))
 
 
 def _models(omega: jax.Array, world: World, task: Task, uncertainty: UncertaintySet):
@@ -123,7 +112,7 @@ def _models(omega: jax.Array, world: World, task: Task, uncertainty: Uncertainty
 
 
 def collect(
-    key: jax.Array,
+    draws: Draws,
     run: Run,
     step: jax.Array,
     config: Config,
@@ -132,11 +121,12 @@ def collect(
 ) -> Run:
     """Steps every world once, stores what happened, and starts anew the worlds that ended."""
     world = run.learner.world
-    key_act, key_worlds, key_omega, key_restart = jax.random.split(key, 4)
     axes, models = _models(run.omega, world, task, uncertainty)
     obs = jax.vmap(task.observe, in_axes=(axes, 0))(models, run.worlds)
-    action = _explore(key_act, run.learner, obs, step, config)
+    action = explore(draws, run.learner, obs, step, config)
     stepped, ts = jax.vmap(task.step, in_axes=(axes, 0, 0))(models, run.worlds, action)
+    if config.episode_steps:
+        ts = ts._replace(truncated=ts.truncated | (stepped.steps >= config.episode_steps))
     ended = ts.terminated | ts.truncated
     final = ts.terminated if config.bootstrap_truncation else ended
     seen = algorithm.omega_for_critic(run.omega, config)
@@ -149,15 +139,14 @@ def collect(
     learner = run.learner.replace(
         episode_length=jnp.where(count > 0, mean(stepped.steps), run.learner.episode_length)
     )
-    learner, restarts = _restart_candidates(key_restart, learner, step, count > 0, config)
-    fresh = _draw_omegas(key_omega, learner, step, config.num_envs, config)
+    learner, restarts = _restart_candidates(learner, step, count > 0, config)
+    fresh = episode_omegas(draws, learner, step, config)
     omega = jnp.where(ended[:, None], fresh, run.omega)
     axes, models = _models(omega, world, task, uncertainty)
-    reset = jax.vmap(partial(rollout.auto_reset, task), in_axes=(axes, 0, 0, 0, None))
-    keys = _start_keys(key_worlds, config)
+    reset = jax.vmap(partial(rollout.auto_reset, task), in_axes=(axes, 0, 0, 0, 0))
     return run.replace(
         learner=learner,
-        worlds=reset(models, stepped, ts, keys, config.exploring_starts),
+        worlds=reset(models, stepped, ts, start_keys(draws), draws.explore),
         omega=omega,
         total=jnp.where(ended, 0.0, total),
         last_return=jnp.where(count > 0, mean(total), run.last_return),
@@ -167,7 +156,7 @@ def collect(
 
 
 def _restart_candidates(
-    key: jax.Array, learner: State, step: jax.Array, any_ended: jax.Array, config: Config
+    learner: State, step: jax.Array, any_ended: jax.Array, config: Config
 ) -> tuple[State, jax.Array]:
     """Restarts candidates where the schedule says so; returns how many."""
     if config.method != "m2td3":
@@ -175,6 +164,7 @@ def _restart_candidates(
     due = step % config.restart_interval == 0 if config.restart_interval else any_ended
     due &= step >= config.warmup_steps
     _, _, omega_tx = algorithm.optimizers(config)
+    key = jax.random.fold_in(learner.key, step)
     # On a schedule `due` is the same for every seed, and this stays a branch under vmap.
     candidates, restarts = lax.cond(
         due,
@@ -186,32 +176,24 @@ def _restart_candidates(
 
 
 def learn(
-    key: jax.Array, learner: State, buffer: replay.Buffer, step: jax.Array, config: Config
+    draws: Draws, learner: State, buffer: replay.Buffer, step: jax.Array, config: Config
 ) -> tuple[State, Metrics]:
     """The iteration's updates on fresh minibatches, `updates_per_step` critic steps in all."""
     updates, delay = config.updates_per_step, config.policy_delay
-    batch = replay.sample(
-        key,
-        buffer,
-        (step + 1) * config.num_envs,
-        (updates, config.batch_size),
-        skip_last=not config.replay_newest,
-    )
+    batch, noise = replay.take(buffer, draws.index), draws.smoothing
     metrics: Metrics = {}
     if updates % delay == 0:
-        blocks = jax.tree.map(lambda x: x.reshape(-1, delay, *x.shape[1:]), batch)
-        for i in range(updates // delay):
-            block = jax.tree.map(lambda x, i=i: x[i], blocks)
-            learner, metrics = algorithm.update(learner, block, config)
+        for i in range(0, updates, delay):
+            block = jax.tree.map(lambda x, i=i: x[i : i + delay], batch)
+            learner, metrics = algorithm.update_with(noise[i : i + delay], learner, block, config)
         return learner, metrics
     for i in range(updates):
         minibatch = jax.tree.map(lambda x, i=i: x[i], batch)
-        noise = algorithm.smoothing_noise(learner, (config.batch_size,))
-        learner, metrics = algorithm.critic_step(learner, minibatch, noise, config)
+        learner, metrics = algorithm.critic_step(learner, minibatch, noise[i], config)
     # `step` is the same for every seed, so under vmap this stays a branch.
     learner, actor_metrics = lax.cond(
         _actor_is_due(step, config),
-        lambda s: algorithm.actor_step(s, minibatch.obs, config),
+        lambda s: algorithm.actor_step(s, minibatch, config),
         lambda s: (s, {"actor/value": jnp.float32(0)}),
         learner,
     )
@@ -224,17 +206,22 @@ def _actor_is_due(step: jax.Array, config: Config) -> jax.Array:
 
 
 def iterate(
-    run: Run, step: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet
+    draws: Draws,
+    run: Run,
+    step: jax.Array,
+    config: Config,
+    task: Task,
+    uncertainty: UncertaintySet,
 ) -> tuple[Run, Metrics]:
     """One iteration: `num_envs` environment steps, then `updates_per_step` critic updates.
 
-    `step` `[]` is the iteration's number, one for all seeds. Metrics are 0 while warming up.
+    `step` `[]` is the iteration's number, one for all seeds, and `draws` are those of
+    `draw(run.key, step, ...)`. Metrics are 0 while warming up.
     """
-    key_collect, key_learn = jax.random.split(jax.random.fold_in(run.key, step))
-    run = collect(key_collect, run, step, config, task, uncertainty)
+    run = collect(draws, run, step, config, task, uncertainty)
 
     def updated(learner: State) -> tuple[State, Metrics]:
-        return learn(key_learn, learner, run.buffer, step, config)
+        return learn(draws, learner, run.buffer, step, config)
 
     def idle(learner: State) -> tuple[State, Metrics]:
         shapes = jax.eval_shape(updated, learner)[1]
@@ -252,19 +239,26 @@ def chunk(
     task: Task,
     uncertainty: UncertaintySet,
 ) -> tuple[Run, Metrics]:
-    """Iterations `first` to `first + length - 1` in one scan, and what they were like.
+    """Iterations `first` to `first + length - 1` in one program, and what they were like.
 
     Returns:
       the state, and scalars: means over the chunk's updates of the losses' metrics, and the last
       values of `rollout/*`, `omega/*` (candidates in physical units) and `params/norm`.
     """
+
+    def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
+        draws = jax.vmap(lambda step: draw(run.key, step, config, run.learner.world))(steps)
+        one = lambda r, x: iterate(x[1], r, x[0], config, task, uncertainty)  # noqa: E731
+        return lax.scan(one, run, (steps, draws))
+
     steps = first + jnp.arange(length)
-    run, traced = lax.scan(lambda r, s: iterate(r, s, config, task, uncertainty), run, steps)
+    size = max(n for n in range(1, min(length, _DRAWN_AT_ONCE) + 1) if length % n == 0)
+    run, traced = lax.scan(block, run, steps.reshape(-1, size))
     active = steps >= config.warmup_steps
 
     def mean(name: str, values: jax.Array) -> jax.Array:
         weight = active & _actor_is_due(steps, config) if name.startswith("actor/") else active
-        return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1)
+        return jnp.sum(values.ravel() * weight) / jnp.maximum(jnp.sum(weight), 1)
 
     metrics = {name: mean(name, values) for name, values in traced.items()}
     return run, metrics | _snapshot(run, config, uncertainty)

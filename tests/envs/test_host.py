@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.envs import host
+from jaxsafe.envs import host, host_steps
 from jaxsafe.envs.mujoco_tasks import make
 from jaxsafe.envs.uncertainty import make_set
 
@@ -41,9 +41,9 @@ def test_step_batch_equals_trajectory(pendulum, gym_v5, num_threads):
     spec, nominal = task.host
     models = [box.apply_host(nominal, omega) for omega in gym_v5.omegas]
     qpos, qvel = gym_v5.start[:, :2], gym_v5.start[:, 2:]
-    pool = host.make_pool(nominal, num_threads)
+    pool = host_steps.make_pool(nominal, num_threads)
     for t in range(20):
-        qpos, qvel = host.step_batch(spec, pool, models, qpos, qvel, gym_v5.actions[:, t])
+        qpos, qvel = host_steps.step_batch(spec, pool, models, qpos, qvel, gym_v5.actions[:, t])
         # Cold solver starts show at the rail only; measured 8e-15.
         np.testing.assert_allclose(np.concatenate([qpos, qvel], 1), gym_v5.obs[:, t], atol=1e-10)
     pool.rollout.close()

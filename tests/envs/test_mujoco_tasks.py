@@ -114,7 +114,7 @@ def test_exploring_starts_fill_their_box(pendulum):
     task, _ = pendulum
     keys = jax.random.split(jax.random.key(1), 4000)
     state = jax.vmap(task.explore, in_axes=(None, 0))(task.model, keys)
-    box = np.array([0.95, 0.1, 1.0, 0.5], np.float32)
+    box = np.array([0.7, 0.05, 0.3, 0.2], np.float32)
     obs = np.abs(np.concatenate([state.qpos, state.qvel], 1))
     assert (obs <= box).all() and (obs.max(0) > 0.98 * box).all()
 
@@ -162,11 +162,30 @@ def test_state_keeps_its_types_so_that_it_can_be_a_scan_carry(pendulum):
     assert isinstance(after, State)
     kinds = [[(x.shape, x.dtype) for x in jax.tree.leaves(y)] for y in (state, after)]
     assert kinds[0] == kinds[1]
-    assert isinstance(after, State)
-    jax.tree.map(
-        lambda a, b: pytest.fail() if (a.shape, a.dtype) != (b.shape, b.dtype) else 0, after, state
-    )
     assert timestep.obs.shape == (task.obs_size,) and timestep.reward.shape == ()
+
+
+def test_the_shorter_line_search_changes_nothing(pendulum):
+    """Three steps from and into the rails, where the solver has work to do."""
+    task, box = pendulum
+    rng, num = np.random.default_rng(0), 500
+    low, high = np.array([0.9, -0.1, -1, -1]), np.array([1.05, 0.1, 1, 1])
+    begin = states(rng.uniform(low, high, (num, 4)).astype(np.float32))
+    models, axes = box.batched(task.model, jnp.asarray(rng.uniform(box.low, box.high, (num, 2))))
+    actions = jnp.asarray(rng.uniform(-3, 3, (num, 1)), jnp.float32)
+
+    def run(ls_iterations):
+        change = lambda tree: tree.replace(opt=tree.opt.replace(ls_iterations=ls_iterations))  # noqa: E731
+        step, state = jax.vmap(task.step, in_axes=(change(axes), 0, 0)), begin
+        for _ in range(3):
+            state, _ = step(change(models), state, actions)
+        return state
+
+    few, many = models.opt.ls_iterations, int(task.host.model.opt.ls_iterations)
+    assert few < many == 50
+    short, long = (jax.jit(run, static_argnums=0)(n) for n in (few, many))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), short, long)
+    assert np.mean(np.asarray(short.qpos)[:, 0] > 1.0) > 0.1
 
 
 def test_model_is_committed_to_no_device(pendulum):

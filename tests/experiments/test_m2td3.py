@@ -103,7 +103,7 @@ def kill(arguments, out, num_rows, delay):
     assert process.returncode == -signal.SIGKILL, errors
 
 
-def kill_and_resume(finished, out, moments):
+def kill_and_resume(out, moments):
     chance, arguments = random.Random(11), [*SMALL, f"--out={out}"]
     for low, high in moments:
         kill(arguments, out, chance.randint(low, high), chance.random() / 10)
@@ -111,6 +111,9 @@ def kill_and_resume(finished, out, moments):
         arguments = ["--resume", f"--out={out}"]
     done = binary(*arguments)
     assert done.returncode == 0, done.stderr
+
+
+def assert_same_rows(out, finished):
     for name in ("metrics.jsonl", "eval.jsonl"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
     results = [json.loads((x / "summary.json").read_text())["results"] for x in (out, finished)]
@@ -118,12 +121,14 @@ def kill_and_resume(finished, out, moments):
 
 
 def test_killed_once_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    kill_and_resume(finished, tmp_path / "run", [(4, 18)])
+    kill_and_resume(tmp_path / "run", [(4, 18)])
+    assert_same_rows(tmp_path / "run", finished)
 
 
 @pytest.mark.slow
 def test_killed_three_times_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    kill_and_resume(finished, tmp_path / "run", [(2, 6), (8, 12), (14, 18)])
+    kill_and_resume(tmp_path / "run", [(2, 6), (8, 12), (14, 18)])
+    assert_same_rows(tmp_path / "run", finished)
 
 
 def test_eval_scores_again_on_another_grid(finished, tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsafe.m2td3 import adversary
+from jaxsafe.m2td3.draws import draw
 
 TX = optax.adam(0.1)
 
@@ -129,8 +130,9 @@ def test_training_omegas_stay_in_the_set_and_follow_the_probabilities(
 ):
     probs = jnp.array([0.0, 1.0, 0.0, 0.0, 0.0])
     one = candidates.replace(probs=probs)
-    key = jax.random.key(11)
-    omega = adversary.training_omegas(key, one, jnp.float32(noise), 3000, config, world)
+    many = dataclasses.replace(config, num_envs=3000, replay_capacity=3000)
+    draws = draw(jax.random.key(11), jnp.int32(0), many, world)
+    omega = adversary.training_omegas(draws, one, jnp.float32(noise), many, world)
     assert np.all(np.abs(omega) <= 1.0)
     centre = adversary.omegas(candidates, world)[1]
     clipped = np.clip(centre + noise * np.random.default_rng(0).normal(size=(9999, 2)), -1, 1)
@@ -138,9 +140,9 @@ def test_training_omegas_stay_in_the_set_and_follow_the_probabilities(
 
 
 def test_uniform_share_ignores_the_candidates(candidates, config, world):
-    mixed = dataclasses.replace(config, uniform_omegas=0.5)
-    key = jax.random.key(12)
-    omega = adversary.training_omegas(key, candidates, jnp.float32(0.0), 4000, mixed, world)
+    mixed = dataclasses.replace(config, uniform_omegas=0.5, num_envs=4000, replay_capacity=4000)
+    draws = draw(jax.random.key(12), jnp.int32(0), mixed, world)
+    omega = adversary.training_omegas(draws, candidates, jnp.float32(0.0), mixed, world)
     centres = np.asarray(adversary.omegas(candidates, world))
     at_centre = (np.abs(np.asarray(omega)[:, None] - centres).max(-1) < 1e-6).any(1)
     assert at_centre.mean() == pytest.approx(0.5, abs=0.03)

@@ -72,23 +72,52 @@ def test_one_candidate_on_a_point_set_is_td3_bit_for_bit(config, make_batch):
 def test_actor_climbs_the_worst_candidate_and_that_candidate_descends(config, world, make_batch):
     config = with_method(config, "m2td3", actor_lr=1e-4, omega_lr=1e-2)
     state = init(jax.random.key(1), config, world)
-    obs = make_batch(3, (64,)).obs
+    batch = make_batch(3, (64,))
+    obs = batch.obs
     q1 = state.critic["q1"]
 
     def values(actor, candidates):
         omegas = algorithm.adversary.omegas(candidates, world)
         action = networks.policy(actor, config, world, obs)
-        return np.asarray(losses.candidate_values(q1, obs, action, omegas, config, world))
+        value = lambda omega: losses.policy_value(q1, obs, action, omega, config, world)  # noqa: E731
+        return np.asarray([value(omega) for omega in omegas])
 
     before = values(state.actor, state.candidates)
     worst = before.argmin()
-    after, metrics = algorithm.actor_step(state, obs, config)
+    after, metrics = algorithm.actor_step(state, batch, config)
     assert metrics["actor/value"] == pytest.approx(before[worst], abs=1e-5)
     assert values(after.actor, state.candidates)[worst] > before[worst]
     moved = values(state.actor, after.candidates)
     assert moved[worst] < before[worst]
     np.testing.assert_array_equal(np.delete(moved, worst), np.delete(before, worst))
     assert after.candidates.probs[worst] > state.candidates.probs[worst]
+
+
+def test_a_weight_on_the_average_moves_the_actor_from_the_worst_towards_it(
+    config, world, make_batch
+):
+    """At weight 1 the actor climbs Q at the replay's omegas, at 0 at k*; k* descends alike."""
+    base = with_method(config, "m2td3", actor_lr=1e-4)
+    state, batch = init(jax.random.key(1), config, world), make_batch(3, (64,))
+
+    def gain(state_after):
+        q1, obs = state.critic["q1"], batch.obs
+        value = lambda actor: losses.policy_value(  # noqa: E731
+            q1, obs, networks.policy(actor, config, world, obs), batch.omega, config, world
+        )
+        return float(value(state_after.actor) - value(state.actor))
+
+    after = [
+        algorithm.actor_step(state, batch, dataclasses.replace(base, average_weight=weight))[0]
+        for weight in (0.0, 1.0)
+    ]
+    assert gain(after[1]) > max(gain(after[0]), 0.0)
+    assert trees_equal(after[0].candidates, after[1].candidates)
+    td3 = [
+        algorithm.actor_step(state, batch, with_method(config, "dr_td3", average_weight=weight))[0]
+        for weight in (0.0, 1.0)
+    ]
+    assert trees_equal(*td3)
 
 
 def test_targets_move_by_tau_once_an_update(config, world, make_batch):

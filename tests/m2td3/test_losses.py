@@ -115,12 +115,20 @@ def test_worst_candidate_is_the_least_value_and_the_last_of_equals():
     assert losses.worst_candidate(jnp.array([1.0, 2.0, 1.0])) == 2
 
 
-def test_candidate_values_are_means_over_states(state, config, world, make_batch):
+def test_the_worst_case_is_a_mean_over_states_with_its_gradients(state, config, world, make_batch):
     batch = make_batch(5, (8,))
-    omegas = jnp.array([[-1.0, 0.5], [0.2, 1.0]])
+    omegas = jnp.array([[-1.0, 0.5], [0.2, 1.0], [0.9, -0.3]])
     q1 = state.critic["q1"]
-    got = losses.candidate_values(q1, batch.obs, batch.action, omegas, config, world)
-    for k in range(2):
-        tiled = np.tile(omegas[k], (8, 1))
-        want = numpy_q(q1, config, world, batch.obs, batch.action, tiled).mean()
-        assert got[k] == pytest.approx(want, abs=1e-5)
+    value, worst, grad_action, grad_omega = losses.worst_case(
+        q1, batch.obs, batch.action, omegas, config, world
+    )
+    means = [
+        numpy_q(q1, config, world, batch.obs, batch.action, np.tile(omega, (8, 1))).mean()
+        for omega in omegas
+    ]
+    assert worst == np.argmin(means) and value == pytest.approx(min(means), abs=1e-5)
+    want = jax.grad(losses.policy_value, argnums=(2, 3))(
+        q1, batch.obs, batch.action, omegas[worst], config, world
+    )
+    np.testing.assert_allclose(grad_action, want[0], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(grad_omega, want[1], rtol=1e-4, atol=1e-7)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.m2td3 import Config, paper_compat, train
+from jaxsafe.m2td3.draws import draw
 from tests.m2td3 import games
 from tests.m2td3.conftest import trees_equal
 
@@ -102,6 +103,14 @@ def test_chunks_join_without_a_seam():
     assert trees_equal(whole, parts)
 
 
+def test_numbers_drawn_ahead_are_those_drawn_one_by_one(world):
+    one = lambda step: draw(jax.random.key(3), step, BASE, world)  # noqa: E731
+    ahead = jax.vmap(one)(jnp.arange(4))
+    for step in range(4):
+        assert trees_equal(jax.tree.map(lambda x, i=step: x[i], ahead), one(jnp.int32(step)))
+    assert not np.array_equal(ahead.index[2], ahead.index[3])
+
+
 def test_restarts_follow_the_interval():
     far = dataclasses.replace(BASE, restart_distance=100.0, num_candidates=3)
     run, _ = run_steps(far, games.quadratic(), 9)
@@ -126,7 +135,9 @@ def test_omega_noise_falls_only_where_it_is_annealed():
         z = run.learner.candidates.z.at[0].set(0.0)
         candidates = run.learner.candidates.replace(z=z, probs=probs)
         learner = run.learner.replace(candidates=candidates)
-        omega = train._draw_omegas(jax.random.key(1), learner, jnp.int32(190), 64, config)
+        step = jnp.int32(190)
+        draws = draw(jax.random.key(1), step, config, learner.world)
+        omega = train.episode_omegas(draws, learner, step, config)
         spread[anneal] = float(jnp.std(omega))
     assert spread[True] < 0.02 and spread[False] > 0.5
 
@@ -145,20 +156,23 @@ def test_exploration_noise_is_shared_only_in_the_authors_way(world):
     learner = train.algorithm.init(jax.random.key(0), BASE, world)
     obs = jnp.zeros((500, 3))
     for independent in (True, False):
-        config = dataclasses.replace(BASE, independent_noise=independent, exploration_noise=0.01)
-        action = train._explore(jax.random.key(1), learner, obs, jnp.int32(99), config)
+        config = dataclasses.replace(
+            BASE,
+            independent_noise=independent,
+            exploration_noise=0.01,
+            num_envs=500,
+            replay_capacity=500,
+        )
+        draws = draw(jax.random.key(1), jnp.int32(99), config, world)
+        action = train.explore(draws, learner, obs, jnp.int32(99), config)
         half = (world.action_high - world.action_low) / 2
         noise = np.asarray((action - action.mean(0)) / half)
         correlation = np.corrcoef(noise.T)[0, 1]
         assert (abs(correlation) < 0.2) if independent else (correlation > 0.99)
 
 
-def test_the_newest_transition_is_drawn_unless_the_authors_way_is_asked_for():
-    from jaxsafe.data import replay
-
-    buffer = jnp.arange(10)
-    draw = lambda skip: np.unique(  # noqa: E731
-        replay.sample(jax.random.key(0), buffer, 6, (500,), skip_last=skip)
-    )
-    np.testing.assert_array_equal(draw(False), np.arange(6))
-    np.testing.assert_array_equal(draw(True), np.arange(5))
+def test_the_newest_transition_is_drawn_unless_the_authors_way_is_asked_for(world):
+    for newest in (True, False):
+        config = dataclasses.replace(BASE, replay_newest=newest, batch_size=500)
+        index = draw(jax.random.key(0), jnp.int32(1), config, world).index
+        np.testing.assert_array_equal(np.unique(index), np.arange(8 if newest else 7))
