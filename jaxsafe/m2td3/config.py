@@ -187,7 +187,7 @@ RESUMABLE = ("algo.total_steps", "eval.grid", "eval.episodes", "eval.seed")
 # An actor that climbs Q at the worst candidate alone forgets the rest of the set now and then,
 # often late; with most of its weight on the replay's omegas it kept all of it.
 DEMO = Config(
-    total_steps=12_000,
+    total_steps=6_000,
     num_envs=64,
     replay_capacity=256_000,
     batch_size=256,
