@@ -144,6 +144,16 @@ def test_cosine_ends_at_zero_rate_when_the_run_ends(config, world, make_batch):
     assert trees_equal(state.actor, after.actor) and trees_equal(state.critic, after.critic)
 
 
+def test_a_level_rate_of_the_critics_outlives_the_actors_cosine(config, world, make_batch):
+    short = {"total_steps": 3, "warmup_steps": 1, "updates_per_step": 2}
+    config = with_method(config, "td3", critic_schedule="constant", **short)
+    state = init(jax.random.key(3), config, world)
+    for i in range(2):
+        state, _ = update(state, make_batch(i, (config.policy_delay, 8)), config)
+    after, _ = update(state, make_batch(9, (config.policy_delay, 8)), config)
+    assert trees_equal(state.actor, after.actor) and not trees_equal(state.critic, after.critic)
+
+
 def test_nominal_omega_is_normalised_and_may_lie_outside(world):
     np.testing.assert_allclose(world.omega_nominal, [-0.5, 0.5])
     np.testing.assert_allclose(world.physical(world.omega_nominal), [1.5, 25.0])

@@ -59,6 +59,17 @@ def test_time_limits_bootstrap_unless_the_authors_way_is_asked_for(bootstrap, di
     assert run.last_return == 5.0
 
 
+def test_training_episodes_may_be_cut_short_and_then_bootstrap():
+    """The authors' way, time limits as terminals, holds for the shorter limit too."""
+    for bootstrap, discount in ((True, 0.9), (False, 0.0)):
+        config = dataclasses.replace(BASE, episode_steps=3, bootstrap_truncation=bootstrap)
+        run, _ = run_steps(config, games.endless(100), 7)
+        stored = np.asarray(run.buffer.discount).reshape(-1, BASE.num_envs)[:7]
+        np.testing.assert_allclose(stored[[2, 5]], discount)
+        np.testing.assert_allclose(stored[[0, 1, 3, 4, 6]], 0.9)
+        assert run.episodes == 2 * BASE.num_envs and run.last_return == 3.0
+
+
 def test_baselines_store_one_constant_omega():
     for method in ("td3", "dr_td3"):
         run, _ = run_steps(dataclasses.replace(BASE, method=method), games.quadratic(), 10)
