@@ -30,7 +30,7 @@ class Draws(NamedTuple):
     omega_mix: jax.Array  # [N] uniform
     start: jax.Array  # [N, ...] raw key data of the next episodes' starts
     explore: jax.Array  # [N] bool, whether those start in the wide box
-    index: jax.Array  # [U, B] places in the replay buffer
+    places: jax.Array  # [U, B] of the replay buffer
     smoothing: jax.Array  # [U, B, A + D] normal
 
 
@@ -49,7 +49,7 @@ def draw(key: jax.Array, step: jax.Array, config: Config, world: World) -> Draws
         omega_mix=jax.random.uniform(keys[5], (num,)),
         start=_start_keys(keys[6], config),
         explore=jax.random.uniform(keys[7], (num,)) < config.exploring_starts,
-        index=replay.indices(
+        places=replay.indices(
             keys[8],
             (step + 1) * num,
             config.replay_capacity,

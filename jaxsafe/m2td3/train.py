@@ -180,7 +180,7 @@ def learn(
 ) -> tuple[State, Metrics]:
     """The iteration's updates on fresh minibatches, `updates_per_step` critic steps in all."""
     updates, delay = config.updates_per_step, config.policy_delay
-    batch, noise = replay.take(buffer, draws.index), draws.smoothing
+    batch, noise = replay.take(buffer, draws.places), draws.smoothing
     metrics: Metrics = {}
     if updates % delay == 0:
         for i in range(0, updates, delay):

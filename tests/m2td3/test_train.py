@@ -119,7 +119,7 @@ def test_numbers_drawn_ahead_are_those_drawn_one_by_one(world):
     ahead = jax.vmap(one)(jnp.arange(4))
     for step in range(4):
         assert trees_equal(jax.tree.map(lambda x, i=step: x[i], ahead), one(jnp.int32(step)))
-    assert not np.array_equal(ahead.index[2], ahead.index[3])
+    assert not np.array_equal(ahead.places[2], ahead.places[3])
 
 
 def test_restarts_follow_the_interval():
@@ -185,5 +185,5 @@ def test_exploration_noise_is_shared_only_in_the_authors_way(world):
 def test_the_newest_transition_is_drawn_unless_the_authors_way_is_asked_for(world):
     for newest in (True, False):
         config = dataclasses.replace(BASE, replay_newest=newest, batch_size=500)
-        index = draw(jax.random.key(0), jnp.int32(1), config, world).index
+        index = draw(jax.random.key(0), jnp.int32(1), config, world).places
         np.testing.assert_array_equal(np.unique(index), np.arange(8 if newest else 7))
