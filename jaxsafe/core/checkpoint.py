@@ -81,8 +81,10 @@ def _hush_late_reports() -> Iterator[None]:
 def _manager(
     folder: pathlib.Path, max_to_keep: int | None = None, writes: bool = False
 ) -> Iterator[ocp.CheckpointManager]:
-    # orbax tells every step of a save, and tells an error before it raises it.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # orbax tells every step of a save, and tells an error before it raises it; of an error in a
+    # task beside the one that raised, asyncio tells at some later time.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep,
         enable_async_checkpointing=False,

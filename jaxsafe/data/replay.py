@@ -60,7 +60,8 @@ def indices(
       shape: of the result.
       skip_last: never draw the last filled slot (a slip of the M2TD3 authors' code, for parity).
     """
-    filled = jnp.minimum(jnp.asarray(count), capacity)
+    # A count is an int32, so a larger capacity is never full.
+    filled = jnp.minimum(jnp.asarray(count), min(capacity, jnp.iinfo(jnp.int32).max))
     return jax.random.randint(key, shape, 0, jnp.maximum(filled - int(skip_last), 1))
 
 

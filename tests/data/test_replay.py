@@ -47,7 +47,11 @@ def test_draws_come_from_what_was_written(count, skip_last, seed):
     buffer = replay.empty(EXAMPLE, 10)
     for i in range(0, count + (-count) % 5, 5):
         buffer = replay.write(buffer, items(100 + i, 5), i)
-    batch = replay.sample(jax.random.key(seed), buffer, count, (200,), skip_last)
+    index = replay.indices(jax.random.key(seed), count, 10, (200,), skip_last)
+    batch = replay.take(buffer, index)
+    if not skip_last:
+        same = replay.sample(jax.random.key(seed), buffer, count, (200,))
+        np.testing.assert_array_equal(batch["n"], same["n"])
     slots = max(min(count, 10) - skip_last, 1)
     assert batch["x"].shape == (200, 2) and batch["n"].shape == (200,)
     assert set(np.asarray(batch["n"]).tolist()) == set(np.asarray(buffer["n"][:slots]).tolist())
