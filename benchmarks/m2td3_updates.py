@@ -129,15 +129,13 @@ def main(argv):
     if FLAGS.worker:
         print(json.dumps(worker(FLAGS.cores)))
         return
-    rows = []
-    for cores in [FLAGS.cores] if FLAGS.cores else [1, 2]:
-        print(f"measuring on {cores} cores ...", file=sys.stderr)
-        flag = "--torch" if FLAGS.torch else "--notorch"
-        rows += timing.in_process(
-            "benchmarks.m2td3_updates",
-            *("--worker", flag, f"--cores={cores}", f"--repeats={FLAGS.repeats}"),
-            f"--reference={FLAGS.reference}",
-        )
+    rows = timing.over_cores(
+        "m2td3_updates",
+        FLAGS.cores,
+        "--torch" if FLAGS.torch else "--notorch",
+        f"--repeats={FLAGS.repeats}",
+        f"--reference={FLAGS.reference}",
+    )
     timing.write(
         "m2td3_updates",
         rows,

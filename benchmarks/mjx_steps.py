@@ -7,7 +7,6 @@ pole up.
 """
 
 import json
-import sys
 from functools import partial
 
 import numpy as np
@@ -133,14 +132,12 @@ def main(argv):
     if FLAGS.worker:
         print(json.dumps(worker(FLAGS.cores)))
         return
-    rows = []
-    for cores in [FLAGS.cores] if FLAGS.cores else [1, 2]:
-        print(f"measuring on {cores} cores ...", file=sys.stderr)
-        rows += timing.in_process(
-            "benchmarks.mjx_steps",
-            *("--worker", f"--cores={cores}", f"--repeats={FLAGS.repeats}"),
-            f"--batches={','.join(FLAGS.batches)}",
-        )
+    rows = timing.over_cores(
+        "mjx_steps",
+        FLAGS.cores,
+        f"--repeats={FLAGS.repeats}",
+        f"--batches={','.join(FLAGS.batches)}",
+    )
     timing.write(
         "mjx_steps",
         rows,

@@ -60,11 +60,21 @@ def compiled(function: Callable, *arguments: Any, **jit_options: Any) -> tuple[A
     return program, time.perf_counter() - start
 
 
-def in_process(module: str, *arguments: str) -> list[dict[str, Any]]:
-    """Runs `python -m module arguments` and returns the JSON rows on its last line of output."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def over_cores(name: str, cores: int, *arguments: str) -> list[dict[str, Any]]:
+    """Runs the workers of benchmark `name`, one process per core count, and returns their rows.
+
+    Args:
+      name: of the module, whose worker prints JSON rows as its last line of output.
+      cores: how many to measure on; 0 for one, then two.
+      arguments: further flags of the worker.
+    """
+    rows = []
+    for count in [cores] if cores else [1, 2]:
+        print(f"measuring on {count} cores ...", file=sys.stderr)
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--worker", f"--cores={count}"]
+        done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+        rows += json.loads(done.stdout.splitlines()[-1])
+    return rows
 
 
 def write(name: str, rows: Sequence[dict[str, Any]], note: str) -> pathlib.Path:

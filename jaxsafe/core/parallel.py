@@ -31,7 +31,9 @@ def split_host_cpu(num_devices: int) -> None:
 
 def available_cores() -> int:
     """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    # macOS has no affinity.
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return len(affinity(0))
 
 
 def initialize_distributed(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of control steps in MuJoCo C, on threads."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
+from jaxsafe.core import parallel
 from jaxsafe.core.checks import check_range
 from jaxsafe.envs.mujoco_tasks import MujocoSpec
 
@@ -30,9 +30,8 @@ def make_pool(model: mujoco.MjModel, num_threads: int | None = None) -> StepPool
     Raises:
       UserError: if `num_threads` is below 1.
     """
-    if num_threads is None:  # macOS has no affinity.
-        affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        num_threads = len(affinity(0))
+    if num_threads is None:
+        num_threads = parallel.available_cores()
     check_range("num_threads", num_threads, low=1)
     workers = num_threads if num_threads > 1 else 0
     data = [mujoco.MjData(model) for _ in range(num_threads)]
