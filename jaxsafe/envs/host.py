@@ -9,7 +9,15 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_memory, check_range
-from jaxsafe.envs.host_steps import StepPool, make_pool, step_batch
+from jaxsafe.envs.host_steps import (
+    StepPool,
+    advance,
+    begin,
+    derived_of,
+    make_pool,
+    stack,
+    step_batch_derived,
+)
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 
@@ -49,6 +57,8 @@ def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np
     spec, model = task.host
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-spec.reset_noise, spec.reset_noise, (episodes, model.nq + model.nv))
+    if spec.reset_normal:
+        noise[:, model.nq :] = rng.normal(0, spec.reset_noise, (episodes, model.nv))
     return model.qpos0 + noise[:, : model.nq], noise[:, model.nq :]
 
 
@@ -59,6 +69,7 @@ class _Batch:
     models: list[mujoco.MjModel]  # of each episode
     qpos: np.ndarray  # [R, nq]
     qvel: np.ndarray  # [R, nv]
+    derived: dict[str, np.ndarray]  # [R, ...], of `MujocoSpec.derived`
     obs: np.ndarray  # [R, O] float32
     returns: np.ndarray  # [R]
     steps: np.ndarray  # [R] int32
@@ -72,11 +83,14 @@ def _begin(
     starts = initial_states(task, episodes, seed)
     qpos, qvel = (np.tile(x, (num_policies * len(models), 1)) for x in starts)
     rows = len(qpos)
+    own = [model for model in models for _ in range(episodes)] * num_policies
+    derived = begin(task.host.spec, own, qpos, qvel)
     return _Batch(
-        models=[model for model in models for _ in range(episodes)] * num_policies,
+        models=own,
         qpos=qpos,
         qvel=qvel,
-        obs=task.host.spec.observe(np, qpos, qvel).astype(np.float32),
+        derived=derived,
+        obs=task.host.spec.observe(np, qpos, qvel, derived).astype(np.float32),
         returns=np.zeros(rows),
         steps=np.zeros(rows, np.int32),
         alive=np.arange(rows),
@@ -93,16 +107,21 @@ def _advance(task: Task, pool: StepPool, batch: _Batch, actions: np.ndarray) -> 
     if not len(alive):
         return
     before, actions = batch.qpos[alive], actions[alive]
-    after, velocity = step_batch(
+    derived_before = {name: x[alive] for name, x in batch.derived.items()}
+    after, velocity, derived = step_batch_derived(
         spec, pool, [batch.models[i] for i in alive], before, batch.qvel[alive], actions
     )
     terminated = spec.terminated(np, after, velocity)
-    batch.returns[alive] += spec.reward(np, before, after, velocity, actions, terminated)
+    batch.returns[alive] += spec.reward(
+        np, before, after, velocity, actions, terminated, derived_before, derived
+    )
     batch.steps[alive] += 1
     batch.qpos[alive], batch.qvel[alive] = after, velocity
+    for name, x in derived.items():
+        batch.derived[name][alive] = x
     # A new array: a policy that runs asynchronously may still read the old one.
     batch.obs = batch.obs.copy()
-    batch.obs[alive] = spec.observe(np, after, velocity)
+    batch.obs[alive] = spec.observe(np, after, velocity, derived)
     batch.alive = alive[~terminated]
 
 
@@ -181,16 +200,17 @@ def trajectory(
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
     mujoco.mj_forward(model, data)
-    states = [(data.qpos.copy(), data.qvel.copy())]
+    states = [(data.qpos.copy(), data.qvel.copy(), derived_of(spec, data))]
     for action in actions:
-        data.ctrl[:] = action
-        mujoco.mj_step(model, data, nstep=spec.frame_skip)
-        states.append((data.qpos.copy(), data.qvel.copy()))
-    positions, velocities = (np.stack(x) for x in zip(*states, strict=True))
-    before, after, velocity = positions[:-1], positions[1:], velocities[1:]
+        advance(spec, model, data, action)
+        states.append((data.qpos.copy(), data.qvel.copy(), derived_of(spec, data)))
+    positions, velocities, rows = zip(*states, strict=True)
+    before, after, velocity = map(np.stack, (positions[:-1], positions[1:], velocities[1:]))
+    derived_before, derived = stack(rows[:-1]), stack(rows[1:])
     terminated = spec.terminated(np, after, velocity)
-    reward = spec.reward(np, before, after, velocity, actions, terminated)
-    return HostTrajectory(after, velocity, spec.observe(np, after, velocity), reward, terminated)
+    reward = spec.reward(np, before, after, velocity, actions, terminated, derived_before, derived)
+    obs = spec.observe(np, after, velocity, derived)
+    return HostTrajectory(after, velocity, obs, reward, terminated)
 
 
 def episode(
@@ -215,10 +235,13 @@ def episode(
     spec = task.host.spec
     pool = make_pool(model, num_threads=1)
     path, position, velocity = [qpos], qpos[None], qvel[None]
+    derived = begin(spec, [model], position, velocity)
     for _ in range(task.max_episode_steps):
-        action = policy(spec.observe(np, position, velocity)[0].astype(np.float32))
+        action = policy(spec.observe(np, position, velocity, derived)[0].astype(np.float32))
         action = np.clip(np.asarray(action, np.float64), task.action_low, task.action_high)
-        position, velocity = step_batch(spec, pool, [model], position, velocity, action[None])
+        position, velocity, derived = step_batch_derived(
+            spec, pool, [model], position, velocity, action[None]
+        )
         path.append(position[0])
         if spec.terminated(np, position, velocity)[0]:
             break

@@ -3,10 +3,9 @@
 
 import contextlib
 import dataclasses
-import importlib.resources
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,8 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import check_choice
+from jaxsafe.envs.locomotion import LOCOMOTION
+from jaxsafe.envs.mujoco_spec import HostTask, MujocoSpec, compile_model
 from jaxsafe.envs.types import Leaf, State, Task, Timestep
 
 # The import prints that the optional `warp` package is absent; nothing here uses it.
@@ -21,54 +22,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     from mujoco import mjx
 
 
-@dataclasses.dataclass(frozen=True)
-class MujocoSpec:
-    """One task, once, for both engines: MJX (`make`) and MuJoCo C (`envs.host`).
-
-    Its functions take the array namespace `xp` (`numpy` or `jax.numpy`) and any leading batch axes,
-    so that the two engines cannot drift apart.
-
-    Attributes:
-      name: the task's name, Gymnasium's where there is one.
-      asset: file name of the MJCF under `envs/assets`.
-      frame_skip: physics steps in one control step.
-      max_episode_steps: control steps until `truncated`.
-      reset_noise: half-width of the uniform noise on every position and velocity at reset.
-      explore_qpos: `[nq]` half-widths of the exploring starts around `qpos0`.
-      explore_qvel: `[nv]` half-widths of the exploring starts around rest.
-      obs_scale: `[O]` factors for network inputs.
-      ls_iterations: line-search steps of MJX's solver. In 32 bits it takes all it is given, mostly
-        without effect; MuJoCo C stops by itself.
-      parameters: `(name, field, element)`: the element is a body or geom name.
-      observe: `(xp, qpos [..., nq], qvel [..., nv]) -> obs [..., O]`.
-      terminated: `(xp, qpos [..., nq], qvel [..., nv]) -> [...]` bool.
-      reward: `(xp, before, qpos, qvel, action, terminated) -> [...]`, where `before` is the qpos
-        ahead of the step and `action` is clipped.
-    """
-
-    name: str
-    asset: str
-    frame_skip: int
-    max_episode_steps: int
-    reset_noise: float
-    explore_qpos: tuple[float, ...]
-    explore_qvel: tuple[float, ...]
-    obs_scale: tuple[float, ...]
-    ls_iterations: int
-    parameters: tuple[tuple[str, str, str], ...]
-    observe: Callable[..., Any]
-    terminated: Callable[..., Any]
-    reward: Callable[..., Any]
-
-
-class HostTask(NamedTuple):
-    """The spec and its compiled model, for MuJoCo C."""
-
-    spec: MujocoSpec
-    model: mujoco.MjModel
-
-
-def _positions_and_velocities(xp, qpos, qvel):
+def _positions_and_velocities(xp, qpos, qvel, derived=()):
     return xp.concatenate([qpos, qvel], axis=-1)
 
 
@@ -77,11 +31,11 @@ def _pendulum_terminated(xp, qpos, qvel):
     return ~finite | (xp.abs(qpos[..., 1]) > 0.2)
 
 
-def _one_while_up(xp, before, qpos, qvel, action, terminated):
+def _one_while_up(xp, before, qpos, qvel, action, terminated, derived_before=(), derived=()):
     return xp.where(terminated, 0.0, 1.0)
 
 
-def _always_one(xp, before, qpos, qvel, action, terminated):
+def _always_one(xp, before, qpos, qvel, action, terminated, derived_before=(), derived=()):
     return xp.ones_like(qpos[..., 0])
 
 
@@ -106,22 +60,24 @@ SPECS = {
     for spec in (
         _PENDULUM_V5,
         dataclasses.replace(_PENDULUM_V5, name="InvertedPendulum-v4", reward=_always_one),
+        *LOCOMOTION,
     )
 }
-
-
-def compile_model(spec: MujocoSpec) -> mujoco.MjModel:
-    """Returns the nominal `MjModel` of `spec`, compiled from its packaged MJCF."""
-    asset = importlib.resources.files("jaxsafe.envs").joinpath("assets", spec.asset)
-    return mujoco.MjModel.from_xml_string(asset.read_text(encoding="utf-8"))
 
 
 def make(name: str) -> Task:
     """Builds a task by name.
 
-    The two pendulums differ in one reward: on the step that ends the episode by a fall, v4 pays 1
-    (as v2 did, which the M2TD3 paper used) and v5 pays 0. Everything is built in JAX's precision at
-    the time of the call: 32 bits unless x64 is on.
+    On the step that ends the episode by a fall, v4 pays what a healthy step pays (as v2 did, which
+    the M2TD3 paper used) and v5 does not: in all tasks that can end, the only difference for
+    InvertedPendulum and Hopper. `Walker2d-v4` has a right foot of less friction, `Ant-v4` neither
+    observes nor pays for contact forces, `HumanoidStandup-v4` observes the constant zeros that v5
+    leaves out, and `HalfCheetah-v4` is v5.
+
+    One difference to Gymnasium: HumanoidStandup's MJCF asks for the PGS solver, which MJX lacks, so
+    both engines solve it by Newton's method here.
+
+    Everything is built in JAX's precision at the time of the call: 32 bits unless x64 is on.
 
     Args:
       name: a key of `SPECS`, e.g. `"InvertedPendulum-v5"`.
@@ -130,22 +86,23 @@ def make(name: str) -> Task:
       The task, equal to Gymnasium's of that name up to rounding.
 
     Raises:
-      UserError: if the name is unknown.
+      UserError: if the name is unknown, or the task needs Gymnasium's files and they are absent.
     """
     check_choice("task", name, SPECS)
     spec = SPECS[name]
     host = compile_model(spec)
     model = mjx.put_model(host, impl="jax")
     model = model.replace(opt=model.opt.replace(ls_iterations=spec.ls_iterations))
+    blank = _uncommitted(mjx.make_data(host, impl="jax"))
     limits = host.actuator_ctrlrange.astype(np.float32)
     parameters = {p: _leaf(host, field, element) for p, field, element in spec.parameters}
     return Task(
         name=name,
         model=_uncommitted(model),
-        reset=lambda model, key: _start(model, key, spec.reset_noise, spec.reset_noise),
-        explore=lambda model, key: _start(model, key, spec.explore_qpos, spec.explore_qvel),
-        step=_make_step(spec, _uncommitted(mjx.make_data(host, impl="jax")), limits),
-        observe=lambda model, state: spec.observe(jnp, state.qpos, state.qvel),
+        reset=lambda model, key: _reset(spec, blank, model, key),
+        explore=lambda model, key: _explore(spec, blank, model, key),
+        step=_make_step(spec, blank, limits),
+        observe=lambda model, state: spec.observe(jnp, state.qpos, state.qvel, state.derived),
         obs_size=len(spec.obs_scale),
         action_size=host.nu,
         action_low=limits[:, 0],
@@ -162,22 +119,67 @@ def _uncommitted(tree):
     return jax.tree.map(jnp.asarray, jax.device_get(tree))
 
 
-def _leaf(model: mujoco.MjModel, field: str, element: str) -> Leaf:
+def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
     kind = mujoco.mjtObj.mjOBJ_BODY if field.startswith("body_") else mujoco.mjtObj.mjOBJ_GEOM
-    return Leaf(field, (mujoco.mj_name2id(model, kind, element),))
+    if isinstance(element, str):
+        element = mujoco.mj_name2id(model, kind, element)
+    # Of a geom's three frictions the first is the sliding one.
+    return Leaf(field, (element, 0) if field == "geom_friction" else (element,))
 
 
-def _start(model, key, qpos_width, qvel_width) -> State:
+def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:
+    """Returns the state of an episode that starts at `qpos` `[nq]`, `qvel` `[nv]`."""
+    blank = mjx.make_data(task.host.model, impl="jax")
+    return _place(task.host.spec, blank, model, jnp.asarray(qpos), jnp.asarray(qvel))
+
+
+def _place(spec: MujocoSpec, blank, model, qpos: jax.Array, qvel: jax.Array) -> State:
+    derived: Any = ()
+    if spec.derived:  # As `mj_forward` gives them; forces are zero before the first step.
+        data = mjx.kinematics(model, blank.replace(qpos=qpos, qvel=qvel))
+        derived = _derived(spec, mjx.com_vel(model, mjx.com_pos(model, data)))
+    return State(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros((), jnp.int32), derived)
+
+
+def _derived(spec: MujocoSpec, data) -> Any:
+    """The arrays of `mjx.Data` that the spec names; `()` where it names none."""
+    private = {"cinert", "cfrc_ext"}
+    arrays = {n: getattr(data._impl if n in private else data, n) for n in spec.derived}
+    return arrays or ()
+
+
+def _reset(spec: MujocoSpec, blank, model, key: jax.Array) -> State:
+    """Draws a start as Gymnasium does; consumes `key`."""
+    if not spec.reset_normal:
+        return _uniform(spec, blank, model, key, spec.reset_noise, spec.reset_noise)
+    qpos_key, qvel_key = jax.random.split(key)
+    dtype, width = model.qpos0.dtype, spec.reset_noise
+    qpos_noise = jax.random.uniform(qpos_key, (model.nq,), dtype, -width, width)
+    qvel = width * jax.random.normal(qvel_key, (model.nv,), dtype)
+    return _place(spec, blank, model, model.qpos0 + qpos_noise, qvel)
+
+
+def _explore(spec: MujocoSpec, blank, model, key: jax.Array) -> State:
+    return _uniform(spec, blank, model, key, spec.explore_qpos, spec.explore_qvel)
+
+
+def _uniform(spec: MujocoSpec, blank, model, key, qpos_width, qvel_width) -> State:
     """Draws a state uniformly around `qpos0` at rest; consumes `key`."""
     dtype = model.qpos0.dtype
     noise = jax.random.uniform(key, (model.nq + model.nv,), dtype, -1, 1)
     qpos_noise, qvel_noise = jnp.split(noise, [model.nq])
-    return State(
-        qpos=model.qpos0 + qpos_noise * jnp.asarray(qpos_width, dtype),
-        qvel=qvel_noise * jnp.asarray(qvel_width, dtype),
-        qacc=jnp.zeros(model.nv, dtype),
-        steps=jnp.zeros((), jnp.int32),
-    )
+    qpos = model.qpos0 + qpos_noise * jnp.asarray(qpos_width, dtype)
+    return _place(spec, blank, model, qpos, qvel_noise * jnp.asarray(qvel_width, dtype))
+
+
+def _advance(spec: MujocoSpec, model, data):
+    """Takes one control step of physics."""
+    if spec.frame_skip <= 2:
+        for _ in range(spec.frame_skip):  # Unrolled: a fifth faster than a loop on CPU.
+            data = mjx.step(model, data)
+    else:  # Unrolled, these robots would take minutes to compile.
+        data = jax.lax.fori_loop(0, spec.frame_skip, lambda _, d: mjx.step(model, d), data)
+    return mjx.rne_postconstraint(model, data) if "cfrc_ext" in spec.derived else data
 
 
 def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
@@ -185,21 +187,24 @@ def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
 
     def step(model, state: State, action: jax.Array) -> tuple[State, Timestep]:
         action = jnp.clip(action, limits[:, 0], limits[:, 1]).astype(state.qpos.dtype)
-        data = blank.replace(
-            qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc, ctrl=action
+        data = _advance(
+            spec,
+            model,
+            blank.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc, ctrl=action),
         )
-        for _ in range(spec.frame_skip):  # Unrolled: a fifth faster than `lax.scan` on CPU.
-            data = mjx.step(model, data)
+        qpos, qvel, derived = data.qpos, data.qvel, _derived(spec, data)
         steps = state.steps + 1
-        terminated = spec.terminated(jnp, data.qpos, data.qvel)
-        reward = spec.reward(jnp, state.qpos, data.qpos, data.qvel, action, terminated)
+        terminated = spec.terminated(jnp, qpos, qvel)
+        reward = spec.reward(
+            jnp, state.qpos, qpos, qvel, action, terminated, state.derived, derived
+        )
         timestep = Timestep(
-            obs=spec.observe(jnp, data.qpos, data.qvel),
+            obs=spec.observe(jnp, qpos, qvel, derived),
             reward=reward.astype(jnp.float32),
             cost=jnp.zeros((), jnp.float32),
             terminated=terminated,
             truncated=steps >= spec.max_episode_steps,
         )
-        return State(data.qpos, data.qvel, data.qacc_warmstart, steps), timestep
+        return State(qpos, qvel, data.qacc_warmstart, steps, derived), timestep
 
     return step

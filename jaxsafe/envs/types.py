@@ -40,12 +40,14 @@ class State:
       qvel: generalised velocities, `[nv]`.
       qacc: the last accelerations, `[nv]`, from which the constraint solver starts; zeros will do.
       steps: control steps since the reset, `[]` int32.
+      derived: what else the task's observation and reward read, by the engine's name; mostly empty.
     """
 
     qpos: jax.Array
     qvel: jax.Array
     qacc: jax.Array
     steps: jax.Array
+    derived: Any = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice, check_memory, check_range
 from jaxsafe.envs.mujoco_tasks import make
+from jaxsafe.envs.scenarios import FLAVOURS, SCENARIOS, scenario_ranges
 from jaxsafe.envs.types import Leaf, Task
+
+__all__ = ["FLAVOURS", "SCENARIOS", "UncertaintySet", "make_set", "scenario"]
 
 
 @dataclass(frozen=True)
@@ -200,27 +203,20 @@ def make_set(task: Task, ranges: Mapping[str, tuple[float, float]]) -> Uncertain
     )
 
 
-# Names of the M2TD3 paper (its 1-D and 2-D pendulum scenarios): task family, then ranges in kg.
-SCENARIOS: Mapping[str, tuple[str, Mapping[str, tuple[float, float]]]] = {
-    "InvertedPendulum-1": ("InvertedPendulum", {"pole_mass": (1, 31)}),
-    "InvertedPendulum-2": ("InvertedPendulum", {"pole_mass": (1, 31), "cart_mass": (1, 11)}),
-}
-
-
-def scenario(name: str, version: str = "v5") -> tuple[Task, UncertaintySet]:
+def scenario(name: str, version: str = "v5", flavour: str = "paper") -> tuple[Task, UncertaintySet]:
     """Builds one of the M2TD3 paper's scenarios.
 
     Args:
       name: a key of `SCENARIOS`.
       version: Gymnasium's version of the task; `"v4"` has the rewards of v2, which the paper used.
+      flavour: one of `FLAVOURS`, whose differences `envs.scenarios` explains.
 
     Returns:
       `(task, uncertainty)`.
 
     Raises:
-      UserError: if the name or the version is unknown.
+      UserError: if the name, the version or the flavour is unknown.
     """
-    check_choice("scenario", name, SCENARIOS)
-    family, ranges = SCENARIOS[name]
+    family, ranges = scenario_ranges(name, flavour)
     task = make(f"{family}-{version}")
     return task, make_set(task, ranges)
