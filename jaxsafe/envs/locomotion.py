@@ -106,7 +106,7 @@ _WALKER_V5 = dataclasses.replace(
     asset="gymnasium:walker2d_v5.xml",
     explore_qpos=(0.0, 0.05, 0.2, *[0.1] * 6),
     explore_qvel=(0.5,) * 9,
-    obs_scale=(1.0, 2.0, *[1.0] * 6, 0.5, 0.5, *[0.3] * 7),
+    obs_scale=(1.0, 2.0, *[1.0] * 6, 0.3, 0.3, *[0.15] * 7),
     terminated=_walker_terminated,
 )
 

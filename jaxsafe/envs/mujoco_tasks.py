@@ -121,10 +121,9 @@ def _uncommitted(tree):
 
 def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
     kind = mujoco.mjtObj.mjOBJ_BODY if field.startswith("body_") else mujoco.mjtObj.mjOBJ_GEOM
-    if isinstance(element, str):
-        element = mujoco.mj_name2id(model, kind, element)
+    row = mujoco.mj_name2id(model, kind, element) if isinstance(element, str) else element
     # Of a geom's three frictions the first is the sliding one.
-    return Leaf(field, (element, 0) if field == "geom_friction" else (element,))
+    return Leaf(field, (row, 0) if field == "geom_friction" else (row,))
 
 
 def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:

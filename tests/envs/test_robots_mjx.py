@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The legged robots in MJX, against Gymnasium: each model at once, as one batch.
+
+One step is taken from every state that Gymnasium passes through, so that errors do not add up;
+then some steps open loop, before contacts part the engines for good.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsafe.envs.host import initial_states
+from jaxsafe.envs.host_steps import begin
+from jaxsafe.envs.mujoco_tasks import state_at
+from jaxsafe.envs.types import State
+
+from .robots import FAMILIES, record, world
+
+STEPS = 20
+
+
+class Bounds(NamedTuple):
+    """What a robot may be off by, in 32 bits: of `error`, and of the reward."""
+
+    one_step: float
+    reward: float
+    five_steps: float
+
+
+BOUNDS = {
+    "HalfCheetah": Bounds(1e-3, 1e-3, 1e-2),
+    "Hopper": Bounds(1e-3, 1e-3, 1e-2),
+    "Walker2d": Bounds(1e-3, 1e-3, 1e-2),
+    "Ant": Bounds(1e-3, 1e-3, 1e-2),
+    "HumanoidStandup": Bounds(1e-3, 1e-3, 1e-2),
+}
+slow = {"Walker2d", "Ant", "HumanoidStandup"}
+
+
+class World:
+    """A robot's models as one batch, its compiled step, and Gymnasium's recording."""
+
+    def __init__(self, family: str):
+        self.task, box = world(family, "v5")
+        self.theirs = record(family, "v5", STEPS)
+        self.models, axes = box.batched(self.task.model, jnp.asarray(self.theirs.omegas))
+        self.place = jax.vmap(lambda m, q, v: state_at(self.task, m, q, v), in_axes=(axes, 0, 0))
+        self.program = jax.jit(jax.vmap(self.task.step, in_axes=(axes, 0, 0)))
+
+    def step(self, state: State, t: int):
+        action = jnp.asarray(self.theirs.actions[:, t], jnp.float32)
+        return self.program(self.models, state, action)
+
+    def state(self, t: int) -> State:
+        """Gymnasium's states at time t."""
+        rows = (self.theirs.qpos[:, t], self.theirs.qvel[:, t], self.theirs.derived)
+        qpos, qvel, derived = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rows)
+        derived = {name: x[:, t] for name, x in derived.items()} or ()
+        steps = jnp.full(len(qpos), t, jnp.int32)
+        return State(qpos, qvel, jnp.zeros_like(qvel), steps, derived)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(f, marks=[pytest.mark.slow] if f in slow else []) for f in BOUNDS],
+)
+def robot(request):
+    return request.param, World(request.param)
+
+
+def error(ours, theirs) -> np.ndarray:
+    """Largest difference per row, relative where a value is above one."""
+    return (np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))).max(-1)
+
+
+def test_one_step_from_each_state_equals_gymnasium(robot):
+    family, world = robot
+    off, reward_off = [], []
+    for t in range(STEPS):
+        _, timestep = world.step(world.state(t), t)
+        off.append(error(timestep.obs, world.theirs.obs[:, t]))
+        reward_off.append(np.abs(timestep.reward - world.theirs.reward[:, t]))
+        np.testing.assert_array_equal(timestep.terminated, world.theirs.terminated[:, t])
+    print(family, "one step", np.max(off), "reward", np.max(reward_off), np.median(off))
+    assert np.max(off) < BOUNDS[family].one_step
+    assert np.max(reward_off) < BOUNDS[family].reward
+
+
+def test_steps_in_a_row_stay_near_gymnasium(robot):
+    family, world = robot
+    start = world.state(0)
+    state = world.place(world.models, start.qpos, start.qvel)
+    first = jax.vmap(world.task.observe, in_axes=(None, 0))(world.task.model, state)
+    off = [error(first, world.theirs.first_obs)]
+    for t in range(STEPS):
+        state, timestep = world.step(state, t)
+        off.append(error(timestep.obs, world.theirs.obs[:, t]))
+    print(family, "in a row", np.max(off, 1))
+    assert off[0].max() < 1e-5
+    assert np.max(off[:6]) < BOUNDS[family].five_steps
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resets_are_distributed_as_in_mujoco_c(family):
+    task, _ = world(family, "v5")
+    keys = jax.random.split(jax.random.key(0), (2, 2000))
+    state = jax.vmap(task.reset, in_axes=(None, 0))(task.model, keys[0])
+    qpos, qvel = initial_states(task, 2000, seed=0)
+    for ours, theirs in ((state.qpos - task.model.qpos0, qpos - qpos.mean(0)), (state.qvel, qvel)):
+        assert abs(ours.mean()) < 0.03 * theirs.std()
+        assert abs(ours.std() / theirs.std() - 1) < 0.03
+        kurtosis = [(x**4).mean() / (x**2).mean() ** 2 for x in (ours, theirs)]
+        assert abs(kurtosis[0] - kurtosis[1]) < 0.1
+    assert not state.qacc.any() and not state.steps.any()
+    wide = jax.vmap(task.explore, in_axes=(None, 0))(task.model, keys[1])
+    box = np.asarray(task.host.spec.explore_qpos)
+    assert (np.abs(wide.qpos - task.model.qpos0) <= box + 1e-6).all()
+
+
+@pytest.mark.parametrize("family", ["Ant", "HumanoidStandup"])
+def test_first_observation_equals_mujoco_c(family):
+    task, _ = world(family, "v5")
+    spec, model = task.host
+    qpos, qvel = initial_states(task, 3, seed=0)
+    place = jax.vmap(lambda q, v: state_at(task, task.model, q, v))
+    state = place(jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32))
+    ours = jax.vmap(task.observe, in_axes=(None, 0))(task.model, state)
+    theirs = spec.observe(np, qpos, qvel, begin(spec, [model] * 3, qpos, qvel))
+    assert error(ours, theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_state_keeps_its_types_so_that_it_can_be_a_scan_carry(family):
+    task, _ = world(family, "v5")
+    state = jax.eval_shape(task.reset, task.model, jax.random.key(0))
+    after, timestep = jax.eval_shape(task.step, task.model, state, jnp.zeros(task.action_size))
+    kinds = [[(x.shape, x.dtype) for x in jax.tree.leaves(y)] for y in (state, after)]
+    assert kinds[0] == kinds[1] and jax.tree.structure(state) == jax.tree.structure(after)
+    assert timestep.obs.shape == (task.obs_size,) and timestep.reward.shape == ()
