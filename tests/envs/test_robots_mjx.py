@@ -17,7 +17,7 @@ from jaxsafe.envs.host_steps import begin
 from jaxsafe.envs.mujoco_tasks import state_at
 from jaxsafe.envs.types import State
 
-from .robots import FAMILIES, record, world
+from .robots import record, world
 
 STEPS = 20
 
@@ -31,13 +31,16 @@ class Bounds(NamedTuple):
 
 
 BOUNDS = {
-    "HalfCheetah": Bounds(1e-3, 1e-3, 1e-2),
-    "Hopper": Bounds(1e-3, 1e-3, 1e-2),
-    "Walker2d": Bounds(1e-3, 1e-3, 1e-2),
+    "HalfCheetah": Bounds(2e-3, 1e-4, 2e-3),  # measured 2e-4, 2e-5, 2e-4
+    "Hopper": Bounds(1e-4, 1e-4, 1e-4),  # measured 5e-6, 3e-6, 5e-6
+    "Walker2d": Bounds(1e-3, 1e-4, 1e-3),  # measured 1e-4, 8e-6, 6e-5
     "Ant": Bounds(1e-3, 1e-3, 1e-2),
     "HumanoidStandup": Bounds(1e-3, 1e-3, 1e-2),
 }
-slow = {"Walker2d", "Ant", "HumanoidStandup"}
+FAMILY_PARAMS = [  # the others take a minute and more to compile
+    pytest.param(family, marks=() if family in ("HalfCheetah", "Hopper") else pytest.mark.slow)
+    for family in BOUNDS
+]
 
 
 class World:
@@ -65,7 +68,7 @@ class World:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(f, marks=[pytest.mark.slow] if f in slow else []) for f in BOUNDS],
+    params=FAMILY_PARAMS,
 )
 def robot(request):
     return request.param, World(request.param)
@@ -84,7 +87,6 @@ def test_one_step_from_each_state_equals_gymnasium(robot):
         off.append(error(timestep.obs, world.theirs.obs[:, t]))
         reward_off.append(np.abs(timestep.reward - world.theirs.reward[:, t]))
         np.testing.assert_array_equal(timestep.terminated, world.theirs.terminated[:, t])
-    print(family, "one step", np.max(off), "reward", np.max(reward_off), np.median(off))
     assert np.max(off) < BOUNDS[family].one_step
     assert np.max(reward_off) < BOUNDS[family].reward
 
@@ -98,12 +100,11 @@ def test_steps_in_a_row_stay_near_gymnasium(robot):
     for t in range(STEPS):
         state, timestep = world.step(state, t)
         off.append(error(timestep.obs, world.theirs.obs[:, t]))
-    print(family, "in a row", np.max(off, 1))
     assert off[0].max() < 1e-5
     assert np.max(off[:6]) < BOUNDS[family].five_steps
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILY_PARAMS)
 def test_resets_are_distributed_as_in_mujoco_c(family):
     task, _ = world(family, "v5")
     keys = jax.random.split(jax.random.key(0), (2, 2000))
@@ -120,7 +121,7 @@ def test_resets_are_distributed_as_in_mujoco_c(family):
     assert (np.abs(wide.qpos - task.model.qpos0) <= box + 1e-6).all()
 
 
-@pytest.mark.parametrize("family", ["Ant", "HumanoidStandup"])
+@pytest.mark.parametrize("family", ["Ant", pytest.param("HumanoidStandup", marks=pytest.mark.slow)])
 def test_first_observation_equals_mujoco_c(family):
     task, _ = world(family, "v5")
     spec, model = task.host
@@ -132,7 +133,7 @@ def test_first_observation_equals_mujoco_c(family):
     assert error(ours, theirs).max() < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["HalfCheetah", "Ant"])
 def test_state_keeps_its_types_so_that_it_can_be_a_scan_carry(family):
     task, _ = world(family, "v5")
     state = jax.eval_shape(task.reset, task.model, jax.random.key(0))
