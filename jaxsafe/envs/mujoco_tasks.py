@@ -127,8 +127,9 @@ def _uncommitted(tree):
 def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
     kind = mujoco.mjtObj.mjOBJ_BODY if field.startswith("body_") else mujoco.mjtObj.mjOBJ_GEOM
     row = mujoco.mj_name2id(model, kind, element) if isinstance(element, str) else element
-    # Of a geom's three frictions the first is the sliding one.
-    return Leaf(field, (row, 0) if field == "geom_friction" else (row,))
+    if field == "geom_friction":  # Of a geom's three frictions the first is the sliding one.
+        return Leaf(field, (row, 0))
+    return Leaf(field, (row,), "kg" if field == "body_mass" else "")
 
 
 def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:

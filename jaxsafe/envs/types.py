@@ -57,10 +57,12 @@ class Leaf:
     Attributes:
       field: name of the model's array, dotted if nested (`"body_mass"`, `"opt.gravity"`).
       index: one entry per axis of that array; `None` takes the whole axis.
+      unit: of the parameter, e.g. `"kg"`; empty where it has none.
     """
 
     field: str
     index: tuple[int | None, ...]
+    unit: str = ""
 
     @property
     def slices(self) -> tuple[int | slice, ...]:

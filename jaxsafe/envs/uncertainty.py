@@ -48,6 +48,12 @@ class UncertaintySet:
         return len(self.names)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names as people read them, with their units."""
+        units = [f" ({leaf.unit})" if leaf.unit else "" for leaf in self.leaves]
+        return tuple(n.replace("_", " ") + u for n, u in zip(self.names, units, strict=True))
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The model arrays that this set changes, each once."""
         return tuple(dict.fromkeys(leaf.field for leaf in self.leaves))

@@ -45,7 +45,7 @@ def picture(
 ) -> pathlib.Path:
     """Draws returns over the set: a curve for one parameter, a heat map per method for two."""
     title = f"{experiment.scenario}, scored in MuJoCo C"
-    labels = [name.replace("_", " ") + " (kg)" for name in uncertainty.names]
+    labels = uncertainty.labels
     if uncertainty.size == 1:
         lines = {NAMES[m]: (s.omegas[:, 0], s.values) for m, s in scores.items()}
         return plots.curves(path, lines, labels[0], "return", title)
