@@ -12,28 +12,28 @@ from jaxsafe.envs.uncertainty import scenario
 # Which array element each parameter is, by the paper's and RRLS's code.
 MASS = "body_mass"
 LEAVES = {
-    "InvertedPendulum": {"pole_mass": Leaf(MASS, (2,)), "cart_mass": Leaf(MASS, (1,))},
+    "InvertedPendulum": {"pole_mass": Leaf(MASS, (2,), "kg"), "cart_mass": Leaf(MASS, (1,))},
     "Hopper": {
         "floor_friction": Leaf("geom_friction", (0, 0)),
         "friction": Leaf("geom_friction", (None, 0)),
-        "torso_mass": Leaf(MASS, (1,)),
-        "thigh_mass": Leaf(MASS, (2,)),
+        "torso_mass": Leaf(MASS, (1,), "kg"),
+        "thigh_mass": Leaf(MASS, (2,), "kg"),
     },
     "HalfCheetah": {
         "friction": Leaf("geom_friction", (None, 0)),
-        "torso_mass": Leaf(MASS, (1,)),
-        "back_thigh_mass": Leaf(MASS, (2,)),
+        "torso_mass": Leaf(MASS, (1,), "kg"),
+        "back_thigh_mass": Leaf(MASS, (2,), "kg"),
     },
     "Ant": {
-        "torso_mass": Leaf(MASS, (1,)),
-        "front_left_leg_mass": Leaf(MASS, (2,)),
-        "front_left_ankle_mass": Leaf(MASS, (4,)),
-        "front_right_leg_mass": Leaf(MASS, (5,)),
+        "torso_mass": Leaf(MASS, (1,), "kg"),
+        "front_left_leg_mass": Leaf(MASS, (2,), "kg"),
+        "front_left_ankle_mass": Leaf(MASS, (4,), "kg"),
+        "front_right_leg_mass": Leaf(MASS, (5,), "kg"),
     },
     "HumanoidStandup": {
-        "torso_mass": Leaf(MASS, (1,)),
-        "right_foot_mass": Leaf(MASS, (6,)),
-        "left_thigh_mass": Leaf(MASS, (7,)),
+        "torso_mass": Leaf(MASS, (1,), "kg"),
+        "right_foot_mass": Leaf(MASS, (6,), "kg"),
+        "left_thigh_mass": Leaf(MASS, (7,), "kg"),
     },
 }
 LEAVES["Walker2d"] = LEAVES["Hopper"]
