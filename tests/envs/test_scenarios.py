@@ -12,7 +12,7 @@ from jaxsafe.envs.uncertainty import scenario
 # Which array element each parameter is, by the paper's and RRLS's code.
 MASS = "body_mass"
 LEAVES = {
-    "InvertedPendulum": {"pole_mass": Leaf(MASS, (2,), "kg"), "cart_mass": Leaf(MASS, (1,))},
+    "InvertedPendulum": {"pole_mass": Leaf(MASS, (2,), "kg"), "cart_mass": Leaf(MASS, (1,), "kg")},
     "Hopper": {
         "floor_friction": Leaf("geom_friction", (0, 0)),
         "friction": Leaf("geom_friction", (None, 0)),
