@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The K candidate worst parameters: descent, probabilities, restarts, selection.
 
-Reference code `M2TD3/m2td3.py` and `trainer.py` (RESTART, selection); Candidates move in z with
+Reference code `M2TD3/m2td3.py` and `trainer.py` (RESTART, selection). Candidates move in z with
 omega = 2 sigmoid(z) - 1, so no candidate leaves the set.
 """
 
@@ -126,10 +126,59 @@ def training_omegas(
 ) -> jax.Array:
     """Parameters of N training worlds, `[N, D]`: k ~ p, clip(omega_k + N(0, noise)).
 
-    A fraction `uniform_omegas` of them ignores the candidates and is uniform over the set.
+    In m2td3_plus a fraction `uniform_omegas` of them ignores the candidates and is uniform.
     """
     pick = jnp.argmax(draws.omega_pick + jnp.log(candidates.probs), axis=-1)  # Gumbel-max
     centre = omegas(candidates, world)[pick]
     chosen = jnp.clip(centre + noise * draws.omega_noise, -1.0, 1.0)
+    if not config.plus:
+        return chosen * world.omega_varies
     mix = draws.omega_mix[:, None] < config.uniform_omegas
     return jnp.where(mix, draws.omega_uniform, chosen) * world.omega_varies
+
+
+def least(
+    values: jax.Array, omegas: jax.Array, count: int, distance: float | jax.Array
+) -> jax.Array:
+    """Indices `[count]` of the least of `values` `[N]`, apart from each other, the least first.
+
+    Each next one is the least of those further than `distance` (L1) from all that were taken;
+    where none is left, the least of the others. Of equals the first is taken.
+    """
+
+    def take(
+        carry: tuple[jax.Array, jax.Array], _
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        taken, near = carry
+        # Taken ones last of all, near ones after the rest.
+        index = jnp.lexsort((values, near.astype(jnp.int32) + taken))[0]
+        close = jnp.sum(jnp.abs(omegas - omegas[index]), axis=-1) <= distance
+        return (taken.at[index].set(2), near | close), index
+
+    start = (jnp.zeros(values.shape, jnp.int32), jnp.zeros(values.shape, bool))
+    return lax.scan(take, start, length=count)[1]
+
+
+def moved(candidates: Candidates, pool: jax.Array, chosen: jax.Array, optimizer) -> Candidates:
+    """Candidates at `pool[chosen]`, of equal probability; those chosen again keep their Adam state.
+
+    Args:
+      candidates: K of them, which are the first K of the pool.
+      pool: omegas `[N, D]`, normalised.
+      chosen: indices `[K]`.
+      optimizer: the optax transformation that `init` was given.
+    """
+    count = candidates.probs.shape[0]
+    kept, old = chosen < count, jnp.minimum(chosen, count - 1)
+    y = jnp.clip((pool[chosen] + 1.0) / 2.0, 1e-4, 1.0 - 1e-4)
+    z = jnp.where(kept[:, None], candidates.z[old], jnp.log(y / (1.0 - y)))
+    fresh = jax.vmap(optimizer.init)(z)
+
+    def pick(new: jax.Array, rows: jax.Array) -> jax.Array:
+        return jnp.where(kept.reshape((count,) + (1,) * (new.ndim - 1)), rows[old], new)
+
+    return Candidates(
+        z=z,
+        opt_state=jax.tree.map(pick, fresh, candidates.opt_state),
+        probs=jnp.full_like(candidates.probs, 1.0 / count),
+    )

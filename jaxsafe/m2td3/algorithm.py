@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M2TD3, DR-TD3 and TD3 as one update with a static config (papers/m2td3 section 2).
+"""M2TD3, its variants and its baselines as one update with a static config (paper section 4).
 
-The baselines share every line of the update. They see one constant omega, 0, in replay, target
-and actor loss, and their target omega is not smoothed; otherwise an untrained corner of Q would
-make them look worse than they are.
+The baselines share every line of the update. DR-TD3 and TD3 see one constant omega, 0, in replay,
+target and actor loss, and their target omega is not smoothed; otherwise an untrained corner of Q
+would make them look worse than they are.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxsafe.m2td3 import adversary, losses, networks
+from jaxsafe.m2td3 import adversary, losses, nature, networks
 from jaxsafe.m2td3.config import Config
-from jaxsafe.m2td3.types import Params, State, Transition, World
+from jaxsafe.m2td3.types import Nature, Params, State, Transition, World
 
 Metrics = dict[str, jax.Array]
 
@@ -37,6 +39,11 @@ def optimizers(config: Config):
     )
 
 
+def nature_optimizer(config: Config):
+    """Returns the optax transformation of an adversary that reads the state: the actor's."""
+    return optimizers(config)[0]
+
+
 def init(key: jax.Array, config: Config, world: World) -> State:
     """Returns a fresh learner. `key` is consumed.
 
@@ -45,7 +52,7 @@ def init(key: jax.Array, config: Config, world: World) -> State:
       config: static hyperparameters.
       world: sizes and constants of the task and its uncertainty set.
     """
-    key_actor, key_critic, key_omega, key = jax.random.split(key, 4)
+    key_actor, key_critic, key_omega, key_nature, key = jax.random.split(key, 5)
     actor_tx, critic_tx, omega_tx = optimizers(config)
     actor = networks.init_actor(key_actor, config, world)
     critic = networks.init_critic(key_critic, config, world)
@@ -59,6 +66,7 @@ def init(key: jax.Array, config: Config, world: World) -> State:
         actor_opt=actor_tx.init(actor),
         critic_opt=critic_tx.init(critic),
         candidates=adversary.init(key_omega, config, world, omega_tx),
+        nature=_init_nature(key_nature, config, world),
         episode_length=jnp.float32(1000.0),
         step=jnp.int32(0),
         key=key,
@@ -66,9 +74,13 @@ def init(key: jax.Array, config: Config, world: World) -> State:
     )
 
 
+def _init_nature(key: jax.Array, config: Config, world: World) -> Nature | None:
+    return nature.init(key, config, world, nature_optimizer(config)) if config.has_nature else None
+
+
 def omega_for_critic(omega: jax.Array, config: Config) -> jax.Array:
-    """What the critic may see of `omega` `[..., D]`: all of it in M2TD3, 0 in the baselines."""
-    return omega if config.method == "m2td3" else jnp.zeros_like(omega)
+    """What the critic may see of `omega` `[..., D]`: all of it, or 0 in DR-TD3 and TD3."""
+    return omega if config.sees_omega else jnp.zeros_like(omega)
 
 
 def critic_step(
@@ -82,8 +94,12 @@ def critic_step(
         noise_action, state.target_actor, batch.next_obs, config, world
     )
     next_omega = batch.omega
-    if config.method == "m2td3":
+    if config.has_candidates:
         next_omega = losses.smoothed_omega(noise_omega, batch.omega, config, world)
+    if config.has_nature:
+        next_omega = nature.target_omega(
+            state.nature, state.target_critic["q1"], batch.next_obs, next_action, config, world
+        )
     target = losses.td_target(state.target_critic, batch, next_action, next_omega, config, world)
     grads, metrics = jax.grad(losses.critic_loss, has_aux=True)(
         state.critic, batch, target, config, world
@@ -95,41 +111,96 @@ def critic_step(
 
 
 def actor_step(state: State, batch: Transition, config: Config) -> tuple[State, Metrics]:
-    """Actor up and worst candidate down on the same Q, then the targets, for a minibatch `[B]`."""
-    world, q1, obs = state.world, state.critic["q1"], batch.obs
-    actor_tx, _, omega_tx = optimizers(config)
-    action, pull_back = jax.vjp(lambda p: networks.policy(p, config, world, obs), state.actor)
-    omegas = omega_for_critic(adversary.omegas(state.candidates, world), config)
-    if config.method != "m2td3":
-        omegas = omegas[:1]
-    value, worst, grad_action, grad_omega = losses.worst_case(
-        q1, obs, action, omegas, config, world
-    )
-    if config.average_weight and config.method == "m2td3":
-        grad_average = jax.grad(losses.policy_value, argnums=2)(
-            q1, obs, action, batch.omega, config, world
-        )
-        weight = config.average_weight
-        grad_action = (1 - weight) * grad_action + weight * grad_average
-    grads = pull_back(-grad_action)[0]
-    updates, actor_opt = actor_tx.update(grads, state.actor_opt, state.actor)
-    actor = optax.apply_updates(state.actor, updates)
-    candidates = state.candidates
-    if config.method == "m2td3":
-        horizon = config.probability_horizon or jnp.maximum(state.episode_length, 1.0)
-        candidates = adversary.descend(candidates, worst, grad_omega, world, omega_tx)
-        candidates = candidates.replace(probs=adversary.reinforce(candidates.probs, worst, horizon))
+    """Actor up and adversary down on the same Q, then the targets, for a minibatch `[B]`."""
+    if config.has_nature:
+        state, value = _against_nature(state, batch, config)
+    else:
+        state, value = _against_candidates(state, batch, config)
     state = state.replace(
-        actor=actor,
-        actor_opt=actor_opt,
-        candidates=candidates,
-        target_actor=optax.incremental_update(actor, state.target_actor, config.tau),
+        target_actor=optax.incremental_update(state.actor, state.target_actor, config.tau),
         target_critic=optax.incremental_update(state.critic, state.target_critic, config.tau),
-        mean_actor=actor
-        if config.actor_mean_rate == 1.0
-        else optax.incremental_update(actor, state.mean_actor, config.actor_mean_rate),
+        mean_actor=state.actor
+        if _is(config.actor_mean_rate, 1.0)
+        else optax.incremental_update(state.actor, state.mean_actor, config.actor_mean_rate),
     )
     return state, {"actor/value": value}
+
+
+def _climb(state: State, grad_action: jax.Array, pull_back, config: Config) -> State:
+    """One Adam step of the actor up dJ/da `[B, A]`."""
+    actor_tx, _, _ = optimizers(config)
+    updates, actor_opt = actor_tx.update(pull_back(-grad_action)[0], state.actor_opt, state.actor)
+    return state.replace(actor=optax.apply_updates(state.actor, updates), actor_opt=actor_opt)
+
+
+def _against_candidates(state: State, batch: Transition, config: Config) -> tuple[State, jax.Array]:
+    """The actor's and the worst candidate's step; a constant omega where there is none."""
+    world, q1, obs = state.world, state.critic["q1"], batch.obs
+    action, pull_back = jax.vjp(lambda p: networks.policy(p, config, world, obs), state.actor)
+    omegas = omega_for_critic(adversary.omegas(state.candidates, world), config)
+    if not config.has_candidates:
+        omegas = omegas[:1]
+    inputs = (q1, obs, action, omegas)
+    if config.method == "soft_m2td3":
+        case = losses.soft_case(*inputs, state.candidates.probs, config, world)
+    else:
+        case = losses.worst_case(*inputs, config, world)
+    value, worst, grad_action, grad_omega = case
+    if config.plus and not _is(config.average_weight, 0.0):
+        rest, weight = _rest(q1, batch, action, config, world), config.average_weight
+        grad_action = (1 - weight) * grad_action + weight * rest
+    state = _climb(state, grad_action, pull_back, config)
+    if not config.has_candidates:
+        return state, value
+    _, _, omega_tx = optimizers(config)
+    horizon = config.probability_horizon or jnp.maximum(state.episode_length, 1.0)
+    candidates = adversary.descend(state.candidates, worst, grad_omega, world, omega_tx)
+    probs = adversary.reinforce(candidates.probs, worst, horizon)
+    return state.replace(candidates=candidates.replace(probs=probs)), value
+
+
+def _rest(
+    q1: Params, batch: Transition, action: jax.Array, config: Config, world: World
+) -> jax.Array:
+    """dJ/da `[B, A]` of what m2td3_plus climbs beside the worst candidate: a mean or CVaR of J."""
+    if _is(config.cvar_level, 1.0):
+        grad = jax.grad(losses.policy_value, argnums=2)
+        return grad(q1, batch.obs, action, batch.omega, config, world)
+    omegas = batch.omega[: config.cvar_omegas]
+    return losses.tail_case(q1, batch.obs, action, omegas, config, world)[1]
+
+
+def _against_nature(state: State, batch: Transition, config: Config) -> tuple[State, jax.Array]:
+    """The actor's step against an adversary that reads the state, and the adversary's."""
+    world, q1, obs = state.world, state.critic["q1"], batch.obs
+    action, pull_back = jax.vjp(lambda p: networks.policy(p, config, world, obs), state.actor)
+    omega = networks.nature_policy(state.nature.params, config, world, obs)
+    if config.method == "m3ddpg":
+        omega = nature.worse_omega(q1, obs, action, omega, config, world)
+    value, grad_action = jax.value_and_grad(losses.policy_value, argnums=2)(
+        q1, obs, action, omega, config, world
+    )
+    after = _climb(state, grad_action, pull_back, config)
+    after = after.replace(
+        nature=nature.descend(
+            state.nature, q1, batch, action, config, world, nature_optimizer(config)
+        )
+    )
+    if config.method == "rarl":  # in turns; `m3ddpg` moves both at once
+        turn = nature.actor_has_turn(state.step - 1, config)
+        pick = partial(jax.tree.map, lambda new, old: jnp.where(turn, new, old))
+        after = state.replace(
+            actor=pick(after.actor, state.actor),
+            actor_opt=pick(after.actor_opt, state.actor_opt),
+            nature=pick(state.nature, after.nature),
+        )
+    target = optax.incremental_update(after.nature.params, after.nature.target, config.tau)
+    return after.replace(nature=after.nature.replace(target=target)), value
+
+
+def _is(value: float | jax.Array, constant: float) -> bool:
+    """Whether a number of the config is known to be that constant, so not one swept by vmap."""
+    return isinstance(value, int | float) and value == constant
 
 
 def update(state: State, batch: Transition, config: Config) -> tuple[State, Metrics]:
@@ -160,7 +231,7 @@ def update_with(
 
 def scored_actor(state: State, config: Config) -> Params:
     """The weights to score: the averaged actor, or the actor itself at `actor_mean_rate=1`."""
-    return state.actor if config.actor_mean_rate == 1.0 else state.mean_actor
+    return state.actor if _is(config.actor_mean_rate, 1.0) else state.mean_actor
 
 
 def act(params: Params, obs: jax.Array, config: Config, world: World) -> jax.Array:

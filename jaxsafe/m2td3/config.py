@@ -16,8 +16,12 @@ from jaxsafe.envs.uncertainty import SCENARIOS
 # What scoring holds at least, so that a hopeless grid is refused before hours of training.
 _POINT_BYTES, _EPISODE_BYTES = 8192, 256
 
+ACTORS = ("mlp", "linear")
 SCHEDULES = ("constant", "cosine")
-METHODS = ("m2td3", "dr_td3", "td3")
+# Those with K candidates, those with a network that picks omega from the state, and the rest.
+CANDIDATE_METHODS = ("m2td3", "soft_m2td3", "m2td3_plus")
+NATURE_METHODS = ("rarl", "m3ddpg")
+METHODS = (*CANDIDATE_METHODS, *NATURE_METHODS, "dr_td3", "td3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,10 @@ class Config:
     """One learner. Static under jit."""
 
     method: str = field(
-        "m2td3", "m2td3: max-min; dr_td3: uniform omegas; td3: nominal omega.", choices=METHODS
+        "m2td3",
+        "m2td3: worst candidate; soft_m2td3: candidates by probability; m2td3_plus: ours; rarl and "
+        "m3ddpg: an adversary that reads the state; dr_td3: uniform omegas; td3: nominal omega.",
+        choices=METHODS,
     )
     total_steps: int = field(12_000, "Iterations: one step of every world, then updates.", low=1)
     num_envs: int = field(16, "Worlds stepped side by side, each with its own omega.", low=1)
@@ -35,6 +42,7 @@ class Config:
     batch_size: int = field(128, "Transitions in one critic update.", low=1)
     # networks
     hidden: tuple[int, ...] = field((64, 64), "Widths of the hidden layers.", low=1)
+    actor: str = field("mlp", "The actor: a network, or a linear map, clipped.", choices=ACTORS)
     critic_layer_norm: bool = field(True, "LayerNorm in the critics' hidden layers.")
     critic_offset: float = field(0.0, "Constant added to both critics' outputs.")
     critic_scale: float = field(1.0, "Factor on both critics' outputs, ahead of it.", low=0.0)
@@ -64,18 +72,12 @@ class Config:
     episode_steps: int = field(
         0, "Steps after which training episodes are cut and bootstrap; 0: the task's own.", low=0
     )
-    # candidates (method m2td3)
+    # candidates (methods m2td3, soft_m2td3, m2td3_plus)
     num_candidates: int = field(5, "K, candidate worst parameters.", low=1)
-    average_weight: float = field(
-        0.0, "The actor's weight on the replay's omegas; 0: the worst alone.", low=0.0, high=1.0
-    )
     omega_noise: float = field(1.0, "Noise on training omegas at the start.", low=0.0)
     omega_noise_end: float = field(0.1, "Noise on training omegas from half-way on.", low=0.0)
     target_omega_noise: float = field(0.2, "Target parameter smoothing, deviation.", low=0.0)
     target_omega_clip: float = field(0.5, "Target parameter smoothing, clip.", low=0.0)
-    uniform_omegas: float = field(
-        0.0, "Share of training omegas drawn uniformly, not from candidates.", low=0.0, high=1.0
-    )
     restart_distance: float = field(0.1, "L1 distance under which a candidate restarts.", low=0.0)
     min_probability: float = field(
         0.05, "Probability under which a candidate restarts.", low=0.0, high=1.0
@@ -86,6 +88,27 @@ class Config:
     probability_horizon: int = field(
         1000, "Updates over which p forgets; 0: the last episode's length, as published.", low=0
     )
+    # what m2td3_plus adds; the other methods do without
+    uniform_omegas: float = field(
+        0.8, "Share of training omegas drawn uniformly, not from candidates.", low=0.0, high=1.0
+    )
+    average_weight: float = field(
+        0.75, "The actor's weight on the replay's omegas; 0: the worst alone.", low=0.0, high=1.0
+    )
+    cvar_level: float = field(
+        1.0, "That weight goes to this share of them, Q's worst; 1: to all.", low=0.0, high=1.0
+    )
+    cvar_omegas: int = field(16, "Omegas of a minibatch among which that share is taken.", low=1)
+    check_interval: int = field(
+        0, "Iterations between checks of the candidates by rollouts; 0: none.", low=0
+    )
+    check_omegas: int = field(27, "Uniform omegas that a check tries beside the candidates.", low=0)
+    check_steps: int = field(0, "Steps of a check's rollout; 0: the task's episode.", low=0)
+    # the adversary of rarl and m3ddpg, with the actor's learning rate and noise
+    adversary_interval: int = field(
+        500, "Actor updates for which rarl holds one player while the other learns.", low=1
+    )
+    minimax_step: float = field(0.1, "m3ddpg's step along each gradient, as its length.", low=0.0)
     # where the authors' code is faulty: defaults work, the other value is theirs
     scale_obs: bool = field(True, "Networks see scaled observations (theirs: raw).")
     normalise_omega: bool = field(True, "Critics see omega in [-1, 1] (theirs: physical units).")
@@ -94,6 +117,26 @@ class Config:
     independent_noise: bool = field(True, "One draw per action dimension (theirs: one for all).")
     fresh_starts: bool = field(True, "A new start state each episode (theirs: always the same).")
     replay_newest: bool = field(True, "Replay may draw its last slot (theirs: never).")
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the method moves K candidates."""
+        return self.method in CANDIDATE_METHODS
+
+    @property
+    def has_nature(self) -> bool:
+        """Whether an adversary picks omega anew at every step."""
+        return self.method in NATURE_METHODS
+
+    @property
+    def sees_omega(self) -> bool:
+        """Whether the critics do."""
+        return self.has_candidates or self.has_nature
+
+    @property
+    def plus(self) -> bool:
+        """Whether the method has the ingredients of ours."""
+        return self.method == "m2td3_plus"
 
 
 def validate(config: Config, prefix: str = "algo.") -> None:
@@ -166,7 +209,9 @@ class Experiment:
 
     scenario: str = field("InvertedPendulum-2", "Task and uncertainty set.")
     version: str = field("v5", "Gymnasium's version of the task.", choices=("v4", "v5"))
-    methods: tuple[str, ...] = field(METHODS, "What to train, in order.", choices=METHODS)
+    methods: tuple[str, ...] = field(
+        ("m2td3_plus", "dr_td3", "td3"), "What to train, in order.", choices=METHODS
+    )
     algo: Config = Config()
     eval: Evaluation = Evaluation()
 
@@ -202,15 +247,16 @@ DEMO = Config(
     exploring_starts=0.9,
     episode_steps=100,
     target_omega_noise=0.0,
-    average_weight=0.75,
-    uniform_omegas=0.8,
 )
+
+# The methods that the publication compares.
+PUBLISHED = tuple(method for method in METHODS if method != "m2td3_plus")
 
 PRESETS = {
     "demo": Experiment(algo=DEMO),
-    "paper": Experiment(version="v4", algo=PAPER, eval=Evaluation(episodes=30)),
+    "paper": Experiment(version="v4", methods=PUBLISHED, algo=PAPER, eval=Evaluation(episodes=30)),
     "paper_compat": Experiment(
-        version="v4", algo=paper_compat(PAPER), eval=Evaluation(episodes=30)
+        version="v4", methods=PUBLISHED, algo=paper_compat(PAPER), eval=Evaluation(episodes=30)
     ),
 }
 

@@ -78,20 +78,68 @@ def policy_value(
     return jnp.mean(networks.q_value(q1, config, world, obs, action, omega))
 
 
-def worst_case(
+def _values(
     q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The least J over candidates `[K, D]` at actions `[B, A]`, and its gradients.
-
-    Returns:
-      J at k* `[]`, k* `[]`, dJ/da `[B, A]` and dJ/domega `[D]` there.
-    """
+):
+    """J `[N]` at omegas `[N, D]`, and what pulls each back to `(action, omega)`."""
 
     def value_at(omega: jax.Array):
         return jax.vjp(lambda a, w: policy_value(q1, obs, a, w, config, world), action, omega)
 
-    values, pull_backs = jax.vmap(value_at)(omegas)
+    return jax.vmap(value_at)(omegas)
+
+
+def worst_case(
+    q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The least J over candidates `[K, D]` at actions `[B, A]`, and its gradients (M2TD3).
+
+    Returns:
+      J at k* `[]`, k* `[]`, dJ/da `[B, A]` and dJ/domega `[D]` there.
+    """
+    values, pull_backs = _values(q1, obs, action, omegas, config, world)
     worst = worst_candidate(values)
     # Only the worst candidate's pass is followed back.
     grad_action, grad_omega = jax.tree.map(lambda x: x[worst], pull_backs)(jnp.ones_like(values[0]))
     return values[worst], worst, grad_action, grad_omega
+
+
+def soft_case(
+    q1: Params,
+    obs: jax.Array,
+    action: jax.Array,
+    omegas: jax.Array,
+    weights: jax.Array,
+    config: Config,
+    world: World,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """As `worst_case`, but J and dJ/da are those of sum_k weights_k J_k (SoftM2TD3).
+
+    k* and dJ/domega stay the worst candidate's: in both variants it alone moves.
+    """
+    values, pull_backs = _values(q1, obs, action, omegas, config, world)
+    worst = worst_candidate(values)
+    grad_actions, grad_omegas = jax.vmap(lambda f, w: f(w))(pull_backs, jnp.ones_like(values))
+    grad_action = jnp.tensordot(weights, grad_actions, axes=1)
+    return weights @ values, worst, grad_action, grad_omegas[worst]
+
+
+def tail_weights(values: jax.Array, level: float | jax.Array) -> jax.Array:
+    """Weights `[N]` of sum one whose mean of `values` `[N]` is CVaR, over the least share `level`.
+
+    The value at the edge of that share counts in part, so that the mean is continuous in `level`
+    (Rockafellar and Uryasev, 2002, for a sample).
+    """
+    ranks = jnp.argsort(jnp.argsort(values))
+    share = jnp.maximum(level * values.shape[0], 1e-6)
+    return jnp.clip(share - ranks, 0.0, 1.0) / share
+
+
+def tail_case(
+    q1: Params, obs: jax.Array, action: jax.Array, omegas: jax.Array, config: Config, world: World
+) -> tuple[jax.Array, jax.Array]:
+    """CVaR of J over omegas `[N, D]`, at `cvar_level`: its value `[]` and dCVaR/da `[B, A]`."""
+    values, pull_backs = _values(q1, obs, action, omegas, config, world)
+    weights = tail_weights(values, config.cvar_level)
+    grad_actions = jax.vmap(lambda f, w: f(w)[0])(pull_backs, weights)
+    return weights @ values, jnp.sum(grad_actions, axis=0)

@@ -13,7 +13,8 @@ from jaxsafe.nn.mlp import MLP
 
 
 def _actor(config: Config, action_size: int) -> MLP:
-    return MLP(config.hidden, action_size, final_scale=config.actor_final_scale)
+    hidden = () if config.actor == "linear" else config.hidden
+    return MLP(hidden, action_size, final_scale=config.actor_final_scale)
 
 
 def _critic(config: Config) -> MLP:
@@ -35,13 +36,32 @@ def init_critic(key: jax.Array, config: Config, world: World) -> Params:
     return {"q1": module.init(key1, inputs), "q2": module.init(key2, inputs)}
 
 
+def init_nature(key: jax.Array, config: Config, world: World) -> Params:
+    """Returns the parameters of an adversary that picks omega. `key` is consumed."""
+    obs = jnp.zeros((1, world.obs_scale.shape[0]))
+    return _actor(config, world.omega_low.shape[0]).init(key, obs)
+
+
 def policy(params: Params, config: Config, world: World, obs: jax.Array) -> jax.Array:
     """Deterministic action `[..., A]` for observations `[..., O]`, inside the task's limits."""
     if config.scale_obs:
         obs = obs * world.obs_scale
     raw = jnp.asarray(_actor(config, world.action_low.shape[0]).apply(params, obs))
     middle = (world.action_high + world.action_low) / 2
-    return middle + (world.action_high - world.action_low) / 2 * jnp.tanh(raw)
+    return middle + (world.action_high - world.action_low) / 2 * _squash(raw, config)
+
+
+def nature_policy(params: Params, config: Config, world: World, obs: jax.Array) -> jax.Array:
+    """An adversary's omega `[..., D]`, normalised, for observations `[..., O]`."""
+    if config.scale_obs:
+        obs = obs * world.obs_scale
+    raw = jnp.asarray(_actor(config, world.omega_low.shape[0]).apply(params, obs))
+    return _squash(raw, config) * world.omega_varies
+
+
+def _squash(raw: jax.Array, config: Config) -> jax.Array:
+    """Into [-1, 1]: by tanh, or by a clip where the policy is to be linear."""
+    return jnp.clip(raw, -1.0, 1.0) if config.actor == "linear" else jnp.tanh(raw)
 
 
 def q_value(

@@ -14,7 +14,7 @@ from jaxsafe.envs import rollout
 from jaxsafe.envs.types import State as EnvState
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
-from jaxsafe.m2td3 import adversary, algorithm, networks
+from jaxsafe.m2td3 import adversary, algorithm, networks, omegas
 from jaxsafe.m2td3.algorithm import Metrics
 from jaxsafe.m2td3.config import Config
 from jaxsafe.m2td3.draws import Draws, draw, start_keys
@@ -50,29 +50,13 @@ def world_of(task: Task, uncertainty: UncertaintySet) -> World:
     )
 
 
-def episode_omegas(draws: Draws, learner: State, step: jax.Array, config: Config) -> jax.Array:
-    """Normalised omegas `[N, D]` of new episodes, by method."""
-    world, uniform = learner.world, draws.omega_uniform * learner.world.omega_varies
-    if config.method == "td3":
-        return jnp.broadcast_to(world.omega_nominal, uniform.shape)
-    if config.method == "dr_td3":
-        return uniform
-    noise = jnp.float32(config.omega_noise)
-    if config.anneal_omega_noise:
-        learned = jnp.maximum(step - config.warmup_steps, 0)
-        fraction = jnp.minimum(learned / ((config.total_steps - config.warmup_steps) / 2), 1.0)
-        noise = config.omega_noise + (config.omega_noise_end - config.omega_noise) * fraction
-    chosen = adversary.training_omegas(draws, learner.candidates, noise, config, world)
-    return jnp.where(step < config.warmup_steps, uniform, chosen)
-
-
 def init(key: jax.Array, config: Config, task: Task, uncertainty: UncertaintySet) -> Run:
     """Returns one seed's training state before its first step. `key` is consumed."""
     key_learner, key_start, key = jax.random.split(key, 3)
     world = world_of(task, uncertainty)
     learner = algorithm.init(key_learner, config, world)
     draws = draw(key_start, jnp.int32(0), config, world)
-    omega = episode_omegas(draws, learner, jnp.int32(0), config)
+    omega = omegas.of_episodes(draws, learner, jnp.int32(0), config)
 
     def start(omega: jax.Array, key: jax.Array, explore: jax.Array):
         model = uncertainty.apply(task.model, world.physical(omega))
@@ -124,12 +108,15 @@ def collect(
     axes, models = _models(run.omega, world, task, uncertainty)
     obs = jax.vmap(task.observe, in_axes=(axes, 0))(models, run.worlds)
     action = explore(draws, run.learner, obs, step, config)
+    omega = omegas.of_step(draws, run.learner, run.omega, obs, step, config)
+    if config.has_nature:
+        axes, models = _models(omega, world, task, uncertainty)
     stepped, ts = jax.vmap(task.step, in_axes=(axes, 0, 0))(models, run.worlds, action)
     if config.episode_steps:
         ts = ts._replace(truncated=ts.truncated | (stepped.steps >= config.episode_steps))
     ended = ts.terminated | ts.truncated
     final = ts.terminated if config.bootstrap_truncation else ended
-    seen = algorithm.omega_for_critic(run.omega, config)
+    seen = algorithm.omega_for_critic(omega, config)
     items = Transition(obs, action, ts.reward, config.gamma * (1.0 - final), ts.obs, seen)
     run = run.replace(buffer=replay.write(run.buffer, items, step * config.num_envs))
 
@@ -139,9 +126,10 @@ def collect(
     learner = run.learner.replace(
         episode_length=jnp.where(count > 0, mean(stepped.steps), run.learner.episode_length)
     )
-    learner, restarts = _restart_candidates(learner, step, count > 0, config)
-    fresh = episode_omegas(draws, learner, step, config)
-    omega = jnp.where(ended[:, None], fresh, run.omega)
+    learner, restarts = omegas.restart_candidates(learner, step, count > 0, config)
+    learner = omegas.check_candidates(learner, step, config, task, uncertainty)
+    fresh = omegas.of_episodes(draws, learner, step, config)
+    omega = jnp.where(ended[:, None], fresh, omega)
     axes, models = _models(omega, world, task, uncertainty)
     reset = jax.vmap(partial(rollout.auto_reset, task), in_axes=(axes, 0, 0, 0, 0))
     return run.replace(
@@ -153,26 +141,6 @@ def collect(
         episodes=run.episodes + count,
         restarts=run.restarts + restarts,
     )
-
-
-def _restart_candidates(
-    learner: State, step: jax.Array, any_ended: jax.Array, config: Config
-) -> tuple[State, jax.Array]:
-    """Restarts candidates where the schedule says so; returns how many."""
-    if config.method != "m2td3":
-        return learner, jnp.int32(0)
-    due = step % config.restart_interval == 0 if config.restart_interval else any_ended
-    due &= step >= config.warmup_steps
-    _, _, omega_tx = algorithm.optimizers(config)
-    key = jax.random.fold_in(learner.key, step)
-    # On a schedule `due` is the same for every seed, and this stays a branch under vmap.
-    candidates, restarts = lax.cond(
-        due,
-        lambda c: adversary.restart(key, c, config, learner.world, omega_tx),
-        lambda c: (c, jnp.int32(0)),
-        learner.candidates,
-    )
-    return learner.replace(candidates=candidates), restarts
 
 
 def learn(
@@ -271,12 +239,12 @@ def _snapshot(run: Run, config: Config, uncertainty: UncertaintySet) -> Metrics:
         "rollout/episodes": run.episodes,
         "params/norm": optax.tree.norm((learner.actor, learner.critic)),
     }
-    if config.method != "m2td3":
+    if not config.has_candidates:
         return metrics
     metrics["omega/restarts"] = run.restarts
-    omegas = learner.world.physical(adversary.omegas(learner.candidates, learner.world))
+    candidates = learner.world.physical(adversary.omegas(learner.candidates, learner.world))
     for k in range(config.num_candidates):
         metrics[f"omega/{k}/probability"] = learner.candidates.probs[k]
         for d, name in enumerate(uncertainty.names):
-            metrics[f"omega/{k}/{name}"] = omegas[k, d]
+            metrics[f"omega/{k}/{name}"] = candidates[k, d]
     return metrics

@@ -68,6 +68,14 @@ class Candidates(struct.PyTreeNode):
     probs: jax.Array  # [K]
 
 
+class Nature(struct.PyTreeNode):
+    """An adversary that picks omega from the observation (rarl, m3ddpg)."""
+
+    params: Params
+    target: Params
+    opt_state: optax.OptState
+
+
 class State(struct.PyTreeNode):
     """Everything one learner carries between updates."""
 
@@ -79,6 +87,7 @@ class State(struct.PyTreeNode):
     actor_opt: optax.OptState
     critic_opt: optax.OptState
     candidates: Candidates
+    nature: Any  # Nature, or None where the method has none
     episode_length: jax.Array  # [], of the last finished episode, for the literal p horizon
     step: jax.Array  # [] int32, updates done
     key: jax.Array

@@ -140,7 +140,9 @@ def test_training_omegas_stay_in_the_set_and_follow_the_probabilities(
 
 
 def test_uniform_share_ignores_the_candidates(candidates, config, world):
-    mixed = dataclasses.replace(config, uniform_omegas=0.5, num_envs=4000, replay_capacity=4000)
+    mixed = dataclasses.replace(
+        config, method="m2td3_plus", uniform_omegas=0.5, num_envs=4000, replay_capacity=4000
+    )
     draws = draw(jax.random.key(12), jnp.int32(0), mixed, world)
     omega = adversary.training_omegas(draws, candidates, jnp.float32(0.0), mixed, world)
     centres = np.asarray(adversary.omegas(candidates, world))

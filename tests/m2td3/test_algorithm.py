@@ -97,7 +97,7 @@ def test_a_weight_on_the_average_moves_the_actor_from_the_worst_towards_it(
     config, world, make_batch
 ):
     """At weight 1 the actor climbs Q at the replay's omegas, at 0 at k*; k* descends alike."""
-    base = with_method(config, "m2td3", actor_lr=1e-4)
+    base = with_method(config, "m2td3_plus", actor_lr=1e-4)
     state, batch = init(jax.random.key(1), config, world), make_batch(3, (64,))
 
     def gain(state_after):

@@ -19,6 +19,7 @@ GAME = Config(
     replay_capacity=64_000,
     exploration_noise=0.4,
     uniform_omegas=0.25,
+    average_weight=0.0,
     actor_lr=5e-4,
     omega_lr=5e-3,
     actor_mean_rate=1e-3,

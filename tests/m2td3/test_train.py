@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsafe.m2td3 import Config, paper_compat, train
+from jaxsafe.m2td3 import Config, omegas, paper_compat, train
 from jaxsafe.m2td3.draws import draw
 from tests.m2td3 import games
 from tests.m2td3.conftest import trees_equal
@@ -148,8 +148,8 @@ def test_omega_noise_falls_only_where_it_is_annealed():
         learner = run.learner.replace(candidates=candidates)
         step = jnp.int32(190)
         draws = draw(jax.random.key(1), step, config, learner.world)
-        omega = train.episode_omegas(draws, learner, step, config)
-        spread[anneal] = float(jnp.std(omega))
+        drawn = omegas.of_episodes(draws, learner, step, config)
+        spread[anneal] = float(jnp.std(drawn))
     assert spread[True] < 0.02 and spread[False] > 0.5
 
 

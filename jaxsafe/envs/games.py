@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two robust decision problems whose answers are known in closed form, as tasks.
+
+Each has one policy number x and one uncertain number w in [low, high]. `closed_form` gives the x of
+the best worst case, of the best mean over uniform w, and of the best return at one nominal w.
+
+Source: own derivations. The quadratic game needs two candidates at once, as its minimax policy is
+worst at two w; in the linear-quadratic regulator a wrong x has an infinite cost.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from flax import struct
+
+from jaxsafe.core.checks import UserError
+from jaxsafe.envs.types import Leaf, State, Task, Timestep
+from jaxsafe.envs.uncertainty import UncertaintySet, make_set
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadraticGame:
+    """One step: play a in [low, high], pay (base + slope w)(a - w)^2; the policy number is a."""
+
+    base: float = 1.0
+    slope: float = 8.0
+    low: float = 0.0
+    high: float = 1.0
+    nominal: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalarRegulator:
+    """x' = a x + w u from x = start, stage cost x^2 + rho u^2, discount gamma; u = -k x, of k.
+
+    The gain w of the actuator is uncertain; `low` is above 0.
+    """
+
+    a: float = 1.2
+    rho: float = 0.1
+    gamma: float = 0.99
+    start: float = 1.0
+    low: float = 0.3
+    high: float = 1.7
+    nominal: float = 1.0
+
+
+Game = QuadraticGame | ScalarRegulator
+
+
+class ClosedForm(NamedTuple):
+    """Policy numbers, and the worst return of each over [low, high]; -inf where it is unbounded."""
+
+    minimax: float
+    minimax_worst: float
+    randomised: float
+    randomised_worst: float
+    nominal: float
+    nominal_worst: float
+    worst_at: tuple[float, ...]  # the w at which the minimax policy is worst, ascending
+
+
+def closed_form(game: Game) -> ClosedForm:
+    """Solves a game with any constants, by the roots of polynomials of degree three at most.
+
+    Only the regulator's `randomised` is found by a search, along the closed form of its mean.
+
+    Raises:
+      UserError: a bound or a constant is out of range, or no policy has a finite worst case.
+    """
+    check(game)
+    solve = _quadratic if isinstance(game, QuadraticGame) else _regulator
+    minimax, randomised, nominal = solve(game)  # type: ignore[arg-type]
+    return ClosedForm(
+        minimax=minimax,
+        minimax_worst=worst_return(game, minimax),
+        randomised=randomised,
+        randomised_worst=worst_return(game, randomised),
+        nominal=nominal,
+        nominal_worst=worst_return(game, nominal),
+        worst_at=_worst_at(game, minimax),
+    )
+
+
+def check(game: Game) -> None:
+    """Raises `UserError` naming the constant and the fix."""
+    numbers = dataclasses.asdict(game)
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name}={value} is not finite: give a number.")
+    if game.low >= game.high:
+        raise UserError(f"low={game.low:g} is not below high={game.high:g}: change one.")
+    if not game.low <= game.nominal <= game.high:
+        raise UserError(f"nominal={game.nominal:g} is outside [{game.low:g}, {game.high:g}].")
+    if isinstance(game, QuadraticGame):
+        if min(_weight(game, game.low), _weight(game, game.high)) < 0:
+            raise UserError(
+                f"base={game.base:g} + slope={game.slope:g} w is below 0 in the set: raise base."
+            )
+    elif game.low <= 0 or game.rho < 0 or not 0 < game.gamma < 1:
+        raise UserError(
+            f"low={game.low:g}, rho={game.rho:g}, gamma={game.gamma:g}: give low > 0, rho >= 0 and "
+            "gamma between 0 and 1."
+        )
+
+
+def returns(game: Game, x: float, w: float) -> float:
+    """The return of policy number `x` at `w`, discounted in the regulator."""
+    if isinstance(game, QuadraticGame):
+        return -_weight(game, w) * (x - w) ** 2
+    shrink = 1 - game.gamma * (game.a - w * x) ** 2
+    cost = game.start**2 * (1 + game.rho * x**2)
+    return -cost / shrink if shrink > 0 else -math.inf
+
+
+def worst_return(game: Game, x: float) -> float:
+    """The least return of policy number `x` over [low, high], exact."""
+    return min(returns(game, x, w) for w in _suspects(game, x))
+
+
+def _suspects(game: Game, x: float) -> list[float]:
+    """The w at which policy `x` can be worst: both ends, and the game's inner maximum of cost."""
+    ends = [game.low, game.high]
+    if isinstance(game, QuadraticGame) and game.slope:
+        inner = (game.slope * x - 2 * game.base) / (3 * game.slope)
+        ends += [inner] if game.low < inner < game.high else []
+    return ends
+
+
+def _worst_at(game: Game, x: float) -> tuple[float, ...]:
+    worst = worst_return(game, x)
+    near = [w for w in _suspects(game, x) if math.isclose(returns(game, x, w), worst, rel_tol=1e-6)]
+    return tuple(sorted(near))
+
+
+def _weight(game: QuadraticGame, w):
+    return game.base + game.slope * w
+
+
+def _quadratic(game: QuadraticGame) -> tuple[float, float, float]:
+    """A maximum of convex costs is least where two of them cross or at the least of one of them."""
+    poly, b, c = np.polynomial.Polynomial, game.base, game.slope
+    costs = [_weight(game, w) * poly([-w, 1]) ** 2 for w in (game.low, game.high)]
+    if c:  # the cost at the inner maximum, 4 (b + c a)^3 / 27 c^2
+        costs.append(4 * poly([b, c]) ** 3 / (27 * c**2))
+    roots = [r for i, p in enumerate(costs) for q in costs[:i] for r in (p - q).roots()]
+    points = [game.low, game.high, *(r.real for r in roots if abs(r.imag) < 1e-9)]
+    inside = [x for x in points if game.low <= x <= game.high]
+    best = max(inside, key=lambda x: worst_return(game, x))
+    low, high = game.low, game.high
+    moment = [(high ** (n + 1) - low ** (n + 1)) / ((n + 1) * (high - low)) for n in range(3)]
+    mean = (b * moment[1] + c * moment[2]) / (b * moment[0] + c * moment[1])
+    return float(best), mean, game.nominal
+
+
+def _regulator(game: ScalarRegulator) -> tuple[float, float, float]:
+    edge = 1 / math.sqrt(game.gamma)
+    least = max((game.a - edge) / w for w in (game.low, game.high))
+    most = min((game.a + edge) / w for w in (game.low, game.high))
+    if least >= most:
+        raise UserError(
+            f"no gain keeps the cost finite for every w in [{game.low:g}, {game.high:g}]: "
+            "narrow the set or lower a."
+        )
+    best_at = [_best_gain(game, w) for w in (game.low, game.high)]
+    points = [2 * game.a / (game.low + game.high), *best_at]
+    minimax = max(points, key=lambda k: worst_return(game, k))
+    margin = 1e-9 * (most - least)
+    found = scipy.optimize.minimize_scalar(
+        lambda k: _mean_cost(game, k),
+        bounds=(least + margin, most - margin),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    return float(minimax), float(found.x), _best_gain(game, game.nominal)
+
+
+def _best_gain(game: ScalarRegulator, w: float) -> float:
+    """The k of least cost at one w: dJ/dk = 0 is a quadratic in k."""
+    a, rho, gamma = game.a, game.rho, game.gamma
+    linear = rho - rho * gamma * a**2 + gamma * w**2
+    quadratic = [-gamma * a * w, linear, rho * gamma * a * w]  # the cubic terms cancel
+    roots = np.polynomial.Polynomial(quadratic).trim().roots()
+    return max((float(k.real) for k in roots), key=lambda k: returns(game, k, w))
+
+
+def _mean_cost(game: ScalarRegulator, k: float) -> float:
+    """The mean of the cost over uniform w, by the integral of 1 / (1 - u^2), artanh."""
+    cost, width = game.start**2 * (1 + game.rho * k**2), game.high - game.low
+    if abs(k) < 1e-12:
+        return cost / (1 - game.gamma * game.a**2) if game.gamma * game.a**2 < 1 else math.inf
+    root = math.sqrt(game.gamma)
+    ends = [root * (game.a - w * k) for w in (game.low, game.high)]
+    if max(map(abs, ends)) >= 1:
+        return math.inf
+    return cost * (math.atanh(ends[0]) - math.atanh(ends[1])) / (root * k * width)
+
+
+@struct.dataclass
+class GameModel:
+    """The one uncertain number, so that it can be a set's parameter."""
+
+    w: jnp.ndarray  # [1]
+
+
+_REACH, _FORCE, _STEPS = 2.0, 6.0, 40
+
+
+def make(game: Game) -> tuple[Task, UncertaintySet]:
+    """Builds a game as a task with its set.
+
+    The regulator's x stays within 10 and u within 6, its training starts lie in [-2, 2], and its
+    episodes of 40 steps are truncated, never terminated.
+
+    Raises:
+      UserError: as `check`.
+    """
+    check(game)
+    quadratic = isinstance(game, QuadraticGame)
+    start = 0.0 if isinstance(game, QuadraticGame) else game.start
+
+    def place(x) -> State:
+        return State(jnp.reshape(x, (1,)), jnp.zeros(0), jnp.zeros(0), jnp.int32(0))
+
+    def explore(model, key) -> State:
+        width = 0.0 if quadratic else _REACH
+        return place(jax.random.uniform(key, (), minval=-width, maxval=width))
+
+    limits = (game.low, game.high) if quadratic else (-_FORCE, _FORCE)
+    task = Task(
+        name=type(game).__name__,
+        model=GameModel(jnp.array([game.nominal], jnp.float32)),
+        reset=lambda model, key: place(jnp.float32(start)),
+        explore=explore,
+        step=lambda model, state, action: _step(game, model, state, action),
+        observe=lambda model, state: state.qpos,
+        obs_size=1,
+        action_size=1,
+        action_low=np.array(limits[:1], np.float32),
+        action_high=np.array(limits[1:], np.float32),
+        obs_scale=np.ones(1, np.float32),
+        max_episode_steps=1 if quadratic else _STEPS,
+        parameters={"w": Leaf("w", (0,))},
+        host=None,
+    )
+    return task, make_set(task, {"w": (game.low, game.high)})
+
+
+def _step(game: Game, model: GameModel, state: State, action) -> tuple[State, Timestep]:
+    w, x, u, steps = model.w[0], state.qpos[0], action[0], state.steps + 1
+    if isinstance(game, QuadraticGame):
+        reward, after = -_weight(game, w) * (u - w) ** 2, x
+        terminated, truncated = jnp.bool_(True), jnp.bool_(False)
+    else:
+        reward = -(x**2 + game.rho * u**2)
+        after = jnp.clip(game.a * x + w * u, -10.0, 10.0)
+        terminated, truncated = jnp.bool_(False), steps >= _STEPS
+    state = State(after[None], state.qvel, state.qacc, steps)
+    return state, Timestep(state.qpos, reward, jnp.float32(0), terminated, truncated)
+
+
+def policy_number(game: Game, action: float) -> float:
+    """The policy number of a policy that plays `action` at the start; the regulator's is linear."""
+    return action if isinstance(game, QuadraticGame) else -action / game.start
