@@ -26,7 +26,7 @@ DIMS = {"obs": 4, "action": 1, "omega": 2}  # InvertedPendulum-2
 STORED, PER_CALL = 100_000, 100
 
 
-def _learner(num_seeds: int):
+def _learner(num_seeds: int, in_turn: bool, devices: int):
     """A compiled call of PER_CALL critic updates per seed, and the seconds it took to compile."""
     import jax
     import jax.numpy as jnp
@@ -64,23 +64,24 @@ def _learner(num_seeds: int):
         return lax.scan(one, state, (steps, draws))
 
     keys = jax.random.split(key_run, num_seeds)
-    mapped = parallel.map_seeds(many, parallel.seed_mesh(1))
+    mapped = parallel.map_seeds(many, parallel.seed_mesh(devices), in_turn=in_turn)
     program, compile_s = timing.compiled(mapped, (states, keys))
     return program, states, keys, compile_s
 
 
-def jax_row(num_seeds: int, repeats: int) -> dict:
-    """Measures ours with that many vmapped seeds."""
+def jax_row(num_seeds: int, repeats: int, in_turn: bool = False, devices: int = 1) -> dict:
+    """Measures ours with that many seeds, as one batch or in turn on each of some devices."""
     import jax
 
-    program, states, keys, compile_s = _learner(num_seeds)
+    program, states, keys, compile_s = _learner(num_seeds, in_turn, devices)
 
     def call():
         nonlocal states
         states, _ = jax.block_until_ready(program((states, keys)))
 
     measured = timing.repeat(call, PER_CALL * num_seeds, repeats)
-    return {"what": "jaxsafe", "seeds": num_seeds} | measured | {"compile_s": compile_s}
+    how = f"jaxsafe, in turn on {devices}" if in_turn else "jaxsafe"
+    return {"what": how, "seeds": num_seeds} | measured | {"compile_s": compile_s}
 
 
 def torch_row(what: str, learner, repeats: int) -> dict:
@@ -109,8 +110,12 @@ def torch_rows(repeats: int, cores: int) -> list[dict]:
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
+    from jaxsafe.core import parallel
+
     cores = timing.pin(cores)
+    parallel.split_host_cpu(cores)
     rows = [jax_row(seeds, FLAGS.repeats) for seeds in (1, 8)]
+    rows.append(jax_row(8, FLAGS.repeats, in_turn=True, devices=cores))
     if FLAGS.torch:
         rows += torch_rows(FLAGS.repeats, cores)
     return [{"cores": cores} | row for row in rows]

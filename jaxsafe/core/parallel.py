@@ -111,18 +111,24 @@ def seed_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(SEED_AXIS))
 
 
-def map_seeds(function: Callable, mesh: Mesh, num_shared: int = 0) -> Callable:
-    """Maps a one-seed function over seeds: shard_map over devices, vmap within each.
+def map_seeds(
+    function: Callable, mesh: Mesh, num_shared: int = 0, in_turn: bool = False
+) -> Callable:
+    """Maps a one-seed function over seeds: shard_map over devices, vmap or a loop within each.
 
     Args:
       function: `(per-seed tree, *shared) -> tree`, pure.
       mesh: from `seed_mesh`; its size must divide the number of seeds.
       num_shared: how many trailing arguments are the same for every seed.
+      in_turn: a device takes its seeds one after the other. On a CPU that is faster where matrix
+        products are wide enough to fill a core, as XLA batches them poorly there.
     """
     seeds, shared = PartitionSpec(SEED_AXIS), PartitionSpec()
 
     def mapped(tree: Any, *rest: Any) -> Any:
         if jax.tree.leaves(tree)[0].shape[0] > 1:
+            if in_turn:
+                return jax.lax.map(lambda one: function(one, *rest), tree)
             return jax.vmap(function, in_axes=(0,) + (None,) * num_shared)(tree, *rest)
         # A batch of one makes matrix products slower than no batch.
         result = function(jax.tree.map(lambda x: x[0], tree), *rest)

@@ -74,7 +74,10 @@ class Program:
         if length not in self._compiled:
             start = time.perf_counter()
             mapped = parallel.map_seeds(
-                lambda state, first: self.stage.chunk(state, first, length), self.mesh, 1
+                lambda state, first: self.stage.chunk(state, first, length),
+                self.mesh,
+                num_shared=1,
+                in_turn=self.options.in_turn,
             )
             first = jax.ShapeDtypeStruct((), jnp.int32)
             jitted = jax.jit(mapped, donate_argnums=0)

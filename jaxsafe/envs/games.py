@@ -58,8 +58,10 @@ class ClosedForm(NamedTuple):
 
     minimax: float
     minimax_worst: float
-    randomised: float
+    randomised: float  # best mean over uniform w
     randomised_worst: float
+    redrawn: float  # the same with w drawn anew at every step, as a critic blind to w takes it
+    redrawn_worst: float
     nominal: float
     nominal_worst: float
     worst_at: tuple[float, ...]  # the w at which the minimax policy is worst, ascending
@@ -75,12 +77,14 @@ def closed_form(game: Game) -> ClosedForm:
     """
     check(game)
     solve = _quadratic if isinstance(game, QuadraticGame) else _regulator
-    minimax, randomised, nominal = solve(game)  # type: ignore[arg-type]
+    minimax, randomised, redrawn, nominal = solve(game)  # type: ignore[arg-type]
     return ClosedForm(
         minimax=minimax,
         minimax_worst=worst_return(game, minimax),
         randomised=randomised,
         randomised_worst=worst_return(game, randomised),
+        redrawn=redrawn,
+        redrawn_worst=worst_return(game, redrawn),
         nominal=nominal,
         nominal_worst=worst_return(game, nominal),
         worst_at=_worst_at(game, minimax),
@@ -142,7 +146,7 @@ def _weight(game: QuadraticGame, w):
     return game.base + game.slope * w
 
 
-def _quadratic(game: QuadraticGame) -> tuple[float, float, float]:
+def _quadratic(game: QuadraticGame) -> tuple[float, float, float, float]:
     """A maximum of convex costs is least where two of them cross or at the least of one of them."""
     poly, b, c = np.polynomial.Polynomial, game.base, game.slope
     costs = [_weight(game, w) * poly([-w, 1]) ** 2 for w in (game.low, game.high)]
@@ -152,13 +156,18 @@ def _quadratic(game: QuadraticGame) -> tuple[float, float, float]:
     points = [game.low, game.high, *(r.real for r in roots if abs(r.imag) < 1e-9)]
     inside = [x for x in points if game.low <= x <= game.high]
     best = max(inside, key=lambda x: worst_return(game, x))
+    first, second = _moments(game)
+    mean = (b * first + c * second) / (b + c * first)
+    return float(best), mean, mean, game.nominal
+
+
+def _moments(game: Game) -> tuple[float, float]:
+    """E[w] and E[w^2] of a uniform w."""
     low, high = game.low, game.high
-    moment = [(high ** (n + 1) - low ** (n + 1)) / ((n + 1) * (high - low)) for n in range(3)]
-    mean = (b * moment[1] + c * moment[2]) / (b * moment[0] + c * moment[1])
-    return float(best), mean, game.nominal
+    return (low + high) / 2, (high**3 - low**3) / (3 * (high - low))
 
 
-def _regulator(game: ScalarRegulator) -> tuple[float, float, float]:
+def _regulator(game: ScalarRegulator) -> tuple[float, float, float, float]:
     edge = 1 / math.sqrt(game.gamma)
     least = max((game.a - edge) / w for w in (game.low, game.high))
     most = min((game.a + edge) / w for w in (game.low, game.high))
@@ -167,7 +176,7 @@ def _regulator(game: ScalarRegulator) -> tuple[float, float, float]:
             f"no gain keeps the cost finite for every w in [{game.low:g}, {game.high:g}]: "
             "narrow the set or lower a."
         )
-    best_at = [_best_gain(game, w) for w in (game.low, game.high)]
+    best_at = [_best_gain(game, w, w**2) for w in (game.low, game.high)]
     points = [2 * game.a / (game.low + game.high), *best_at]
     minimax = max(points, key=lambda k: worst_return(game, k))
     margin = 1e-9 * (most - least)
@@ -177,16 +186,26 @@ def _regulator(game: ScalarRegulator) -> tuple[float, float, float]:
         method="bounded",
         options={"xatol": 1e-10},
     )
-    return float(minimax), float(found.x), _best_gain(game, game.nominal)
+    redrawn, nominal = _best_gain(game, *_moments(game)), game.nominal
+    return float(minimax), float(found.x), redrawn, _best_gain(game, nominal, nominal**2)
 
 
-def _best_gain(game: ScalarRegulator, w: float) -> float:
-    """The k of least cost at one w: dJ/dk = 0 is a quadratic in k."""
+def _best_gain(game: ScalarRegulator, first: float, second: float) -> float:
+    """The k of least cost where w has these moments and is drawn anew at every step.
+
+    The cost is that of one w with (a - w k)^2 replaced by its mean, and dJ/dk = 0 is a quadratic.
+    """
     a, rho, gamma = game.a, game.rho, game.gamma
-    linear = rho - rho * gamma * a**2 + gamma * w**2
-    quadratic = [-gamma * a * w, linear, rho * gamma * a * w]  # the cubic terms cancel
+    linear = rho - rho * gamma * a**2 + gamma * second
+    # The cubic terms cancel.
+    quadratic = [-gamma * a * first, linear, rho * gamma * a * first]
     roots = np.polynomial.Polynomial(quadratic).trim().roots()
-    return max((float(k.real) for k in roots), key=lambda k: returns(game, k, w))
+
+    def cost(k: float) -> float:
+        shrink = 1 - gamma * (a**2 - 2 * a * first * k + second * k**2)
+        return (1 + rho * k**2) / shrink if shrink > 0 else math.inf
+
+    return min((float(k.real) for k in roots), key=cost)
 
 
 def _mean_cost(game: ScalarRegulator, k: float) -> float:
@@ -222,14 +241,16 @@ def make(game: Game) -> tuple[Task, UncertaintySet]:
     """
     check(game)
     quadratic = isinstance(game, QuadraticGame)
-    start = 0.0 if isinstance(game, QuadraticGame) else game.start
+    # The quadratic game shows a constant 1, so that a linear policy can play any a.
+    start = 1.0 if isinstance(game, QuadraticGame) else game.start
 
     def place(x) -> State:
         return State(jnp.reshape(x, (1,)), jnp.zeros(0), jnp.zeros(0), jnp.int32(0))
 
     def explore(model, key) -> State:
-        width = 0.0 if quadratic else _REACH
-        return place(jax.random.uniform(key, (), minval=-width, maxval=width))
+        if quadratic:
+            return place(jnp.float32(start))
+        return place(jax.random.uniform(key, (), minval=-_REACH, maxval=_REACH))
 
     limits = (game.low, game.high) if quadratic else (-_FORCE, _FORCE)
     task = Task(

@@ -13,8 +13,13 @@ from jaxsafe.nn.mlp import MLP
 
 
 def _actor(config: Config, action_size: int) -> MLP:
-    hidden = () if config.actor == "linear" else config.hidden
-    return MLP(hidden, action_size, final_scale=config.actor_final_scale)
+    linear = config.actor == "linear"
+    return MLP(
+        () if linear else config.hidden,
+        action_size,
+        final_scale=config.actor_final_scale,
+        final_bias=not linear,
+    )
 
 
 def _critic(config: Config) -> MLP:

@@ -32,12 +32,14 @@ class MLP(nn.Module):
       out_size: width of the output.
       layer_norm: normalise each hidden layer before its ReLU.
       final_scale: factor on the last layer's initial weights and biases.
+      final_bias: whether the last layer has a bias.
     """
 
     hidden: Sequence[int]
     out_size: int
     layer_norm: bool = False
     final_scale: float = 1.0
+    final_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,4 +55,5 @@ class MLP(nn.Module):
             self.out_size,
             kernel_init=fan_in_uniform(self.final_scale),
             bias_init=bias_uniform(x.shape[-1], self.final_scale),
+            use_bias=self.final_bias,
         )(x)

@@ -105,6 +105,16 @@ def test_a_seed_among_others_agrees_with_itself_alone_to_rounding():
         np.testing.assert_array_equal(*keys)
 
 
+def test_seeds_in_turn_equal_themselves_alone_exactly():
+    batch, turn = (toy.program(num_seeds=3, in_turn=t) for t in (False, True))
+    states = [p.chunk(20)(p.init(p.keys()), jnp.int32(0))[0] for p in (batch, turn)]
+    np.testing.assert_allclose(states[0].weights, states[1].weights, rtol=1e-5, atol=1e-6)
+    for i in range(3):
+        alone = toy.program(num_seeds=1, seed=i)
+        one, _ = alone.chunk(20)(alone.init(alone.keys()), jnp.int32(0))
+        np.testing.assert_array_equal(one.weights[0], states[1].weights[i])
+
+
 def test_shared_arguments_are_not_mapped():
     mesh = parallel.seed_mesh(1)
     mapped = parallel.map_seeds(lambda x, a, b: (x * a + b).sum(), mesh, num_shared=2)

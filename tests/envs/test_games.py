@@ -65,8 +65,25 @@ def test_closed_forms_equal_a_dense_search(game):
     assert abs(x[mean.argmax(), 0] - found.randomised) < 3 * step
     at_nominal = dense(game, x[:, 0], game.nominal)
     assert abs(x[at_nominal.argmax(), 0] - found.nominal) < 3 * step
-    for x_, value in zip(found[:6:2], found[1:6:2], strict=True):
+    for x_, value in zip(found[:8:2], found[1:8:2], strict=True):
         assert value == pytest.approx(dense(game, x_, w).min(), rel=1e-4)
+
+
+@pytest.mark.parametrize("game", [g for g in GAMES if isinstance(g, ScalarRegulator)], ids=repr)
+def test_the_gain_for_redrawn_w_equals_value_iteration(game):
+    """V(x) = P x^2, where a step's mean over w stands in place of one w."""
+    w = game.low + (game.high - game.low) * (np.arange(4000) + 0.5) / 4000
+    p = 1.0
+    for _ in range(2000):
+        first, second = w.mean(), (w**2).mean()
+        k = game.gamma * p * game.a * first / (game.rho + game.gamma * p * second)
+        p = 1 + game.rho * k**2 + game.gamma * p * ((game.a - w * k) ** 2).mean()
+    assert closed_form(game).redrawn == pytest.approx(k, rel=1e-4)
+
+
+def test_the_gain_for_redrawn_w_in_the_game_of_one_step_is_the_mean():
+    found = closed_form(QuadraticGame())
+    assert found.redrawn == found.randomised and found.redrawn_worst == found.randomised_worst
 
 
 @pytest.mark.parametrize(
