@@ -8,6 +8,7 @@ without a graphics card; `MUJOCO_GL=egl` or `=osmesa` settles it.
 import contextlib
 import ctypes.util
 import importlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ def backend() -> str:
 @contextlib.contextmanager
 def _context(name: str, width: int, height: int) -> Iterator[None]:
     """An OpenGL context that is current inside the block."""
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells that an accelerator is absent
     try:
         # MuJoCo picks its backend once and for all on import, so this asks for it by name.
         context = importlib.import_module(f"mujoco.{name}").GLContext(width, height)

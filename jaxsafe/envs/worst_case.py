@@ -138,7 +138,7 @@ def worst_case(
       search: how to look off the grid; `Search()` by default.
       length: control steps of an episode, the task's own by default.
       batch: episodes that run side by side, to which memory is in proportion; `vmap` multiplies
-        it. Some 256 are fastest on a CPU; a GPU wants thousands. A round of the search tries as
+        it. Some 256 are fastest on a CPU; a GPU holds many more. A round of the search tries as
         many points as its blocks hold, so `batch // episodes` above `search.proposals` adds some.
 
     Raises:

@@ -168,7 +168,7 @@ class Evaluation:
         choices=ENGINES,
     )
     search: Search = _SEARCH
-    batch: int = field(256, "Episodes side by side in engine jax; a GPU wants thousands.", low=1)
+    batch: int = field(256, "Episodes side by side in engine jax; a GPU holds many more.", low=1)
     renderer: str = field(
         "lines",
         "Films: lines, by Matplotlib; mujoco, which needs OpenGL; html, brax's viewer.",

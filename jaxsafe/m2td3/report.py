@@ -2,7 +2,7 @@
 """Scores as people read them: a table, pictures over the set, the worst episode as a film."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -138,8 +138,17 @@ def film(
     renderer = experiment.eval.renderer
     path = folder / f"worst_{method}.{'html' if renderer == 'html' else 'gif'}"
     if renderer == "html":
-        import jaxsafe.envs.html as html  # here, as brax takes seconds to import
-
-        html.write(path, task, model, qpos)
+        _html_writer()(path, task, model, qpos)
         return path
     return (render if renderer == "mujoco" else draw).gif(path, task, model, qpos, title)
+
+
+def _html_writer() -> Callable[..., Any]:
+    try:
+        import jaxsafe.envs.html as html  # here, as brax takes seconds to import
+    except ModuleNotFoundError as error:
+        raise checks.UserError(
+            f"--eval.renderer=html needs brax's viewer ({error}): pip install brax, or take "
+            "--eval.renderer=lines."
+        ) from error
+    return html.write

@@ -140,15 +140,20 @@ def test_killed_three_times_and_resumed_it_writes_the_same_rows(finished, tmp_pa
     assert_same_rows(tmp_path / "run", finished)
 
 
-def test_eval_scores_again_on_another_grid(finished, tmp_path):
+def test_eval_scores_again_on_another_grid_and_in_both_engines(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints") | {out: (out / "metrics.jsonl").read_bytes()}
     (out / "plots/worst_case.png").unlink()
-    done = binary("--mode=eval", f"--out={out}", "--eval.grid=2", "--noprogress")
+    changed = ("--eval.grid=2", "--eval.engines=mujoco_c,jax")
+    done = binary("--mode=eval", f"--out={out}", *changed, "--noprogress")
     assert done.returncode == 0, done.stderr
     assert "m2td3: step 60 of 60" in done.stdout and "2 points per parameter" in done.stdout
     scores = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
-    scores = [row for row in scores if row["point"] == "grid"]
+    engines = [row["engine"] for row in scores]
+    assert engines == ["mujoco_c"] * 2 * 5 + ["jax"] * 2 * 5
+    assert "return in MuJoCo C over" in done.stdout and "return in JAX, " in done.stdout
+    assert (out / "plots/worst_case_jax.png").exists()
+    scores = [row for row in scores if (row["engine"], row["point"]) == ("mujoco_c", "grid")]
     corners = {(m, c) for m in (1.0, 31.0) for c in (1.0, 11.0)}
     assert {(row["pole_mass"], row["cart_mass"]) for row in scores} == corners
     # The corners belong to both grids, and the policy is the same.
@@ -214,10 +219,7 @@ BAD_INPUT = [
         r"eval\.engines='jax,jax' is empty or repeats one: name each once",
     ),
     (["--eval.engines=mujoco"], r"'mujoco' is unknown\. Did you mean 'mujoco_c'\?"),
-    (
-        ["--eval.search.alpha=0"],
-        r"--eval\.search\.alpha=0 is out of range: give a value in \[0\.001, 1\]",
-    ),
+    (["--eval.search.alpha=1.5"], r"--eval\.search\.alpha=1\.5 is out .* in \[0\.001, 1\]"),
     (["--eval.grid=100000"], r"eval\.grid=100000, .* needs .* GiB; .* Lower eval\.grid"),
     (["--algo.replay_capacity=401"], r"replay_capacity=401 is not a multiple of .*: set it to 400"),
     (["--algo.warmup_steps=60"], r"total_steps=60 leaves nothing .*: raise the first or lower"),

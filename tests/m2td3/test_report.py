@@ -155,6 +155,14 @@ def test_films_are_drawn_by_what_was_asked_for(pendulum, tmp_path, monkeypatch):
     assert calls[0][1][-1] == "TD3 at its worst: pole mass 2, cart mass 3"
 
 
+def test_without_brax_there_is_no_page(pendulum, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jaxsafe.envs.html", None)
+    monkeypatch.setattr(evaluate, "worst_episode", lambda *_: np.zeros((4, 2)))
+    with pytest.raises(UserError, match=r"html needs brax's viewer .*pip install brax, or take"):
+        experiment = experiment_of(renderer="html")
+        report.film(tmp_path, "td3", experiment, *pendulum, (None, None), np.ones(2))
+
+
 def test_a_task_without_mujoco_has_no_film(tmp_path):
     task, box = games.quadratic()
     with pytest.raises(UserError, match=r"draws MuJoCo models, and quadratic has none"):
