@@ -71,9 +71,10 @@ format: .venv/.test ## rewrite the sources in house style
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
 
-bench: .venv/.test ## measure updates and environment steps per second
+bench: .venv/.test ## measure updates, environment steps and scoring
 	$(BIN) -m benchmarks.m2td3_updates
 	$(BIN) -m benchmarks.mjx_steps
+	$(BIN) -m benchmarks.grid_evaluation
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

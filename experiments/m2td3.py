@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains M2TD3 and its baselines in MJX and scores their worst case in MuJoCo C.
+"""Trains M2TD3 and its baselines in JAX and scores their worst case, in MuJoCo C where it can.
 
 Presets: demo (two cores, minutes), paper (published values, working defaults), paper_compat (the
 authors' code to the letter).
@@ -39,46 +39,37 @@ def stages(experiment: Experiment) -> list[Stage]:
 def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
-    """Scores every method over the grid in MuJoCo C; writes rows and the heat map."""
+    """Scores every method over the set; writes rows, table and pictures."""
     task, uncertainty = sets.scenario(experiment.scenario, experiment.version)
-    how, rows, scores = experiment.eval, [], {}
-    omegas = uncertainty.grid(how.grid)
+    how, rows = experiment.eval, []
+    seeds = range(options.seed, options.seed + options.num_seeds)
     folder.evals.unlink(missing_ok=True)
-    for method, (actors, worlds) in results.items():
-        with loop.progress_bar(options, f"scoring {method}") as bar:
-            scores[method] = evaluate.score_host(
-                actors,
-                worlds,
-                experiment.algo,
-                task,
-                uncertainty,
-                omegas,
-                how,
-                progress=lambda fraction, bar=bar: bar.update(fraction - bar.n),
-            )
-        seeds = range(options.seed, options.seed + options.num_seeds)
-        metrics.append(folder.evals, evaluate.rows(method, seeds, uncertainty, scores[method]))
-        rows.append(evaluate.summary(method, uncertainty, scores[method]))
-    folder.say(
-        f"\n{experiment.scenario}: return in MuJoCo C over {how.grid} points per parameter, both "
-        f"ends included, {how.episodes} episodes a point"
-    )
-    folder.say(tables.text_table(report.table(scores)))
-    path = report.picture(folder.plots / "worst_case.png", experiment, uncertainty, scores)
-    folder.say(f"picture: {path}")
+    for engine in evaluate.engines(task, how):
+        scores = {}
+        for method, (actors, worlds) in results.items():
+            with loop.progress_bar(options, f"scoring {method}") as bar:
+                tell = lambda fraction, bar=bar: bar.update(fraction - bar.n)  # noqa: E731
+                scores[method] = evaluate.score(
+                    engine, actors, worlds, experiment.algo, task, uncertainty, how, tell
+                )
+            metrics.append(folder.evals, evaluate.rows(method, seeds, uncertainty, scores[method]))
+            rows.append(evaluate.summary(method, uncertainty, scores[method], how))
+        folder.say(f"\n{report.headline(experiment, engine)}")
+        folder.say(tables.text_table(report.table(scores)))
+        name = "worst_case.png" if rows[0]["engine"] == engine else f"worst_case_{engine}.png"
+        path = report.picture(folder.plots / name, experiment, uncertainty, scores)
+        folder.say(f"picture: {path}")
     return rows
 
 
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
-    """Draws each method's first seed at its worst omega, as found by the last scoring."""
+    """Draws each method's first seed at the worst omega that the last scoring found."""
     task, uncertainty = sets.scenario(experiment.scenario, experiment.version)
     for method, policies in results.items():
-        scores = evaluate.Scores.load(folder.evals, method, options.seed, uncertainty)
-        path = report.film(
-            folder.plots, method, experiment, task, uncertainty, policies, scores.worst_omega[0]
-        )
+        omega = evaluate.worst_omega(folder.evals, method, options.seed, uncertainty)
+        path = report.film(folder.plots, method, experiment, task, uncertainty, policies, omega)
         folder.say(f"{report.NAMES[method]}, seed {options.seed}: {path}")
 
 

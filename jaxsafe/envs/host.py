@@ -76,14 +76,12 @@ class _Batch:
     alive: np.ndarray  # indices of those that are not over
 
 
-def _begin(
-    task: Task, models: Sequence[mujoco.MjModel], num_policies: int, episodes: int, seed: int
-) -> _Batch:
-    """Every policy's and every model's episodes, from the same starts."""
+def _begin(task: Task, models: Sequence[mujoco.MjModel], episodes: int, seed: int) -> _Batch:
+    """The episodes of models `P * N`, all from the same starts."""
     starts = initial_states(task, episodes, seed)
-    qpos, qvel = (np.tile(x, (num_policies * len(models), 1)) for x in starts)
+    qpos, qvel = (np.tile(x, (len(models), 1)) for x in starts)
     rows = len(qpos)
-    own = [model for model in models for _ in range(episodes)] * num_policies
+    own = [model for model in models for _ in range(episodes)]
     derived = begin(task.host.spec, own, qpos, qvel)
     return _Batch(
         models=own,
@@ -146,7 +144,7 @@ def score(
       task: the world.
       policy: `obs [P, N*E, O] float32 -> actions [P, N*E, A]`; row `n*E + e` is omega n, episode e.
       uncertainty: the set whose parameters the omegas are.
-      omegas: `[N, D]`; they may lie outside the box.
+      omegas: `[N, D]`, or `[P, N, D]` for each policy its own; they may lie outside the box.
       episodes: E.
       seed: of the starts.
       num_policies: P.
@@ -158,8 +156,11 @@ def score(
         would not fit in memory.
     """
     omegas = _check_score(task, uncertainty, omegas, episodes, num_policies)
-    models = [uncertainty.apply_host(task.host.model, omega) for omega in omegas]
-    batch = _begin(task, models, num_policies, episodes, seed)
+    num_omegas = omegas.shape[-2]
+    rows_of_omegas = omegas.reshape(-1, uncertainty.size)
+    models = [uncertainty.apply_host(task.host.model, omega) for omega in rows_of_omegas]
+    models *= num_policies if omegas.ndim == 2 else 1
+    batch = _begin(task, models, episodes, seed)
     rows = len(batch.alive)
     report_every = max(1, task.max_episode_steps // 100)
     pool = make_pool(task.host.model, num_threads)
@@ -175,7 +176,7 @@ def score(
         pool.rollout.close()
     if progress:
         progress(1.0)
-    shape = (num_policies, len(models), episodes)
+    shape = (num_policies, num_omegas, episodes)
     return HostScores(batch.returns.reshape(shape), batch.steps.reshape(shape))
 
 
@@ -252,18 +253,22 @@ def _check_score(task, uncertainty, omegas, episodes, num_policies) -> np.ndarra
     check_range("episodes", episodes, low=1)
     check_range("num_policies", num_policies, low=1)
     omegas = np.asarray(omegas, np.float64)
-    if omegas.ndim != 2 or omegas.shape[1] != uncertainty.size or not len(omegas):
+    given = (*omegas.shape[:-2], omegas.shape[-1]) if omegas.ndim > 1 else ()
+    if given not in ((uncertainty.size,), (num_policies, uncertainty.size)) or not omegas.size:
         names = ", ".join(uncertainty.names)
         raise UserError(
             f"omegas has shape {omegas.shape}: give [N, {uncertainty.size}], N >= 1 ({names})."
         )
-    if not np.isfinite(omegas).all():
-        bad = int(np.argmin(np.isfinite(omegas).all(1)))
-        raise UserError(f"omegas[{bad}]={omegas[bad].tolist()} is not finite: remove that row.")
-    rows = num_policies * len(omegas) * episodes
+    finite = np.isfinite(omegas).all(-1).ravel()
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        value = omegas.reshape(-1, uncertainty.size)[bad].tolist()
+        raise UserError(f"omegas[{bad}]={value} is not finite: remove that row.")
+    num_models, num_omegas = finite.size, omegas.shape[-2]
+    rows = num_policies * num_omegas * episodes
     check_memory(
-        f"score of {num_policies} policies on {len(omegas)} omegas x {episodes} episodes",
-        len(omegas) * mujoco.mj_sizeModel(task.host.model) + rows * 64 * task.obs_size,
+        f"score of {num_policies} policies on {num_omegas} omegas x {episodes} episodes",
+        num_models * mujoco.mj_sizeModel(task.host.model) + rows * 64 * task.obs_size,
         "Lower episodes or score fewer omegas or policies at a time.",
     )
     return omegas

@@ -68,13 +68,18 @@ def episode_return(
       length: steps to scan; the task's `max_episode_steps` by default.
 
     Returns:
-      `(return [] float32, steps [] int32)`; the step that ends the episode counts in both.
+      `(return [] float32, steps [] int32)`; the step that ends the episode counts in both. The
+      return is NaN where the policy gave a NaN action.
     """
 
     def body(carry, _):
         state, alive, total, steps = carry
-        state, timestep = task.step(model, state, policy(task.observe(model, state)))
-        total = total + jnp.where(alive, timestep.reward, 0.0)
+        action = policy(task.observe(model, state))
+        broken = jnp.isnan(action)
+        # A NaN would keep MJX's solver busy, and end the episode as any other way to fall does.
+        state, timestep = task.step(model, state, jnp.where(broken, 0.0, action))
+        reward = jnp.where(broken.any(), jnp.nan, timestep.reward)
+        total = total + jnp.where(alive, reward, 0.0)
         steps = steps + alive.astype(jnp.int32)
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return (state, alive, total, steps), None

@@ -8,15 +8,19 @@ parameter's range is 1.
 import dataclasses
 
 from jaxsafe.core import checks
-from jaxsafe.core.config import field
+from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.data import replay
 from jaxsafe.envs.uncertainty import SCENARIOS
+from jaxsafe.envs.worst_case import Search
 
 # What scoring holds at least, so that a hopeless grid is refused before hours of training.
 _POINT_BYTES, _EPISODE_BYTES = 8192, 256
+_SEARCH = Search(random=16, rounds=2, proposals=4)  # a quarter of the cost of a 10 x 10 grid
 
 ACTORS = ("mlp", "linear")
+ENGINES = ("mujoco_c", "jax")
+RENDERERS = ("lines", "mujoco", "html")
 SCHEDULES = ("constant", "cosine")
 # Those with K candidates, those with a network that picks omega from the state, and the rest.
 CANDIDATE_METHODS = ("m2td3", "soft_m2td3", "m2td3_plus")
@@ -196,11 +200,23 @@ def paper_compat(config: Config) -> Config:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How finished policies are scored: in MuJoCo C, over a grid of the whole set."""
+    """How finished policies are scored, over a grid of the whole set and off it, and drawn."""
 
     grid: int = field(10, "Points per parameter, both ends included.", low=1)
     episodes: int = field(3, "Episodes a point, the same starts at every point.", low=1)
-    seed: int = field(1_000_000, "Seed of those starts.", low=0)
+    seed: int = field(1_000_000, "Seed of those starts, and of the search.", low=0)
+    engines: tuple[str, ...] = field(
+        ("mujoco_c",),
+        "What scores: mujoco_c, where the task has it, and jax, the engine that trains.",
+        choices=ENGINES,
+    )
+    search: Search = _SEARCH
+    batch: int = field(256, "Episodes side by side in engine jax; a GPU holds many more.", low=1)
+    renderer: str = field(
+        "lines",
+        "Films: lines, by Matplotlib; mujoco, which needs OpenGL; html, brax's viewer.",
+        choices=RENDERERS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +238,7 @@ def method_config(experiment: Experiment, method: str) -> Config:
 
 
 # Length and scoring may change when a run goes on or is scored again.
-RESUMABLE = ("algo.total_steps", "eval.grid", "eval.episodes", "eval.seed")
+RESUMABLE = ("algo.total_steps", *(leaf.path for leaf in leaves(Evaluation(), "eval")))
 
 # What keeps the last iterate good, as far as we found by trying: data that stay near the edges
 # (short episodes from recoverable starts; a policy that balances for 1000 steps shows little else),
@@ -269,9 +285,13 @@ def validate_experiment(experiment: Experiment) -> None:
     how, points = experiment.eval, experiment.eval.grid ** len(ranges)
     checks.check_memory(
         f"eval.grid={how.grid}, {points:,} points with {how.episodes} episodes each,",
-        points * (_POINT_BYTES + how.episodes * _EPISODE_BYTES),
+        (points + how.search.random) * (_POINT_BYTES + how.episodes * _EPISODE_BYTES),
         "Lower eval.grid or eval.episodes.",
     )
+    if not how.engines or len(set(how.engines)) < len(how.engines):
+        raise checks.UserError(
+            f"eval.engines={','.join(how.engines)!r} is empty or repeats one: name each once."
+        )
     if not experiment.methods or len(set(experiment.methods)) < len(experiment.methods):
         raise checks.UserError(
             f"methods={','.join(experiment.methods)!r} is empty or repeats one: name each once."

@@ -1,10 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worst and average return over a grid of the uncertainty set, in MJX and in MuJoCo C.
+"""Scores of finished policies over the uncertainty set, in MuJoCo C or in the engine that trained.
 
 Worst is the least, and average the mean, over the grid of the mean return of a point's episodes
-(the authors' `evaluate.py`, papers/m2td3 section 4). Seeds are scored side by side.
+(the authors' `evaluate.py`, papers/m2td3 section 4). `envs.worst_case` adds what they lack: CVaR,
+and a search off the grid for what it misses. Seeds are scored side by side.
+
+`results` of `summary.json` is one flat row per method and engine:
+
+  method             as the flag --methods has it
+  engine             mujoco_c, or jax: the engine that trained
+  worst_*            least value on the grid
+  average_*          mean over the grid
+  cvar_*             mean of the worst share `cvar_level` of the grid
+  refined_*          least value found by grid and search
+  gap_*              worst - refined of a seed: what the grid missed, at least 0
+                     * is `per_seed`, a list in the order of the seeds, and over them `mean`, `std`
+                     (n - 1), `iqm`, `min`, `max`, `n`, and `ci_low`, `ci_high`, the 95% bootstrap
+                     interval of the IQM; "nan" where a policy gave a NaN action
+  worst_omega_per_seed, refined_omega_per_seed
+                     where those values are, in physical units, in the order of `parameters`
+  parameters         their names
+  grid, episodes, cvar_level
+                     points per parameter, starts a point, the share
+
+Rows of `eval.jsonl` are one point of one seed: `method`, `engine`, `seed`, `point` (grid, or
+refined: the worst point found), one key per parameter, and `return`.
 """
 
+import math
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -13,49 +36,29 @@ import jax
 import numpy as np
 
 from jaxsafe.core import checks, metrics, stats
-from jaxsafe.envs import host, rollout
+from jaxsafe.envs import host
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
+from jaxsafe.envs.worst_case import WorstCase, worst_case, worst_case_host
 from jaxsafe.m2td3 import algorithm
 from jaxsafe.m2td3.config import Config, Evaluation
 from jaxsafe.m2td3.types import Params, State, World
 
+_SPREAD = ("worst", "average", "cvar", "refined", "gap")
+
 
 class Scores(NamedTuple):
-    """Scores of S seeds on N omegas of D parameters."""
+    """Scores of S seeds of one method in one engine.
 
-    omegas: np.ndarray  # [N, D] physical units
-    values: np.ndarray  # [S, N] mean return of each point's episodes
+    Attributes:
+      engine: one of `config.ENGINES`.
+      omegas: `[N, D]` the grid, in physical units.
+      found: NumPy arrays with a leading axis S.
+    """
 
-    @property
-    def worst(self) -> np.ndarray:
-        """`[S]` least value of each seed."""
-        return self.values.min(axis=1)
-
-    @property
-    def average(self) -> np.ndarray:
-        """`[S]` mean value of each seed."""
-        return self.values.mean(axis=1)
-
-    @property
-    def worst_omega(self) -> np.ndarray:
-        """`[S, D]` where each seed is worst."""
-        return self.omegas[self.values.argmin(axis=1)]
-
-    @classmethod
-    def load(
-        cls, path: pathlib.Path, method: str, seed: int, uncertainty: UncertaintySet
-    ) -> "Scores":
-        """Reads one seed's scores back from `eval.jsonl`.
-
-        Raises:
-          UserError: the file has no rows of that method and seed.
-        """
-        found = [r for r in metrics.read(path) if (r["method"], r["seed"]) == (method, seed)]
-        if not found:
-            raise checks.UserError(f"{path} has no scores of {method}: run --mode=eval first.")
-        omegas = [[row[name] for name in uncertainty.names] for row in found]
-        return cls(np.asarray(omegas), np.asarray([[row["return"] for row in found]]))
+    engine: str
+    omegas: np.ndarray
+    found: WorstCase
 
 
 def policies(learners: State, config: Config) -> tuple[Params, World]:
@@ -63,68 +66,61 @@ def policies(learners: State, config: Config) -> tuple[Params, World]:
     return algorithm.scored_actor(learners, config), learners.world
 
 
-def score_host(
+def engines(task: Task, how: Evaluation) -> tuple[str, ...]:
+    """The engines that score `task`: those asked for that it has, or else its own."""
+    return tuple(e for e in how.engines if e == "jax" or task.host is not None) or ("jax",)
+
+
+def score(
+    engine: str,
     actors: Params,
     worlds: World,
     config: Config,
     task: Task,
     uncertainty: UncertaintySet,
-    omegas: np.ndarray,
     how: Evaluation,
     progress: Callable[[float], None] | None = None,
 ) -> Scores:
-    """Scores actors `[S, ...]` in MuJoCo C on omegas `[N, D]`, physical units."""
-    num_seeds = worlds.obs_scale.shape[0]
+    """Scores actors and their worlds, leaves `[S, ...]`, in one of `engines(task, how)`.
+
+    `progress` is told the fraction done; in JAX all is one call, and it is told at the end.
+    """
+    run = _score_host if engine == "mujoco_c" else _score_jax
+    found = run(actors, worlds, config, task, uncertainty, how, progress)
+    return Scores(engine, np.asarray(uncertainty.grid(how.grid)), found)
+
+
+def _score_host(actors, worlds, config, task, uncertainty, how, progress) -> WorstCase:
     act = jax.jit(jax.vmap(lambda actor, world, obs: algorithm.act(actor, obs, config, world)))
-    returns, _ = host.score(
-        task,
+    return worst_case_host(
         lambda obs: act(actors, worlds, obs),
+        task,
         uncertainty,
-        omegas,
+        how.grid,
         how.episodes,
         how.seed,
-        num_seeds,
+        how.search,
+        num_policies=len(worlds.obs_scale),
         progress=progress,
     )
-    return Scores(np.asarray(omegas), returns.mean(axis=-1))
 
 
-def score_mjx(
-    key: jax.Array,
-    actors: Params,
-    worlds: World,
-    config: Config,
-    task: Task,
-    uncertainty: UncertaintySet,
-    omegas: np.ndarray,
-    episodes: int,
-    length: int | None = None,
-) -> Scores:
-    """Scores actors `[S, ...]` in MJX, one compiled call; `key` is consumed.
+def _score_jax(actors, worlds, config, task, uncertainty, how, progress) -> WorstCase:
+    batch = max(1, how.batch // len(worlds.obs_scale))
 
-    Args:
-      key: of the starts, the same for every omega and seed.
-      actors: parameters with leaves `[S, ...]`.
-      worlds: their constants, leaves `[S, ...]`.
-      config: their config.
-      task: the world.
-      uncertainty: whose parameters the omegas are.
-      omegas: `[N, D]`, physical units.
-      episodes: starts per omega.
-      length: steps of an episode, the task's own by default.
-    """
-    starts = jax.vmap(lambda k: task.reset(task.model, k))(jax.random.split(key, episodes))
+    def one(key: jax.Array, actor: Params, world: World) -> WorstCase:
+        def act(obs: jax.Array) -> jax.Array:
+            return algorithm.act(actor, obs, config, world)
 
-    def one(actor: Params, world: World, omega: jax.Array, start: Any) -> jax.Array:
-        model = uncertainty.apply(task.model, omega)
-        act = lambda obs: algorithm.act(actor, obs, config, world)  # noqa: E731
-        return rollout.episode_return(task, act, model, start, length)[0]
+        return worst_case(
+            key, act, task, uncertainty, how.grid, how.episodes, how.search, batch=batch
+        )
 
-    per_start = jax.vmap(one, in_axes=(None, None, None, 0))
-    per_omega = jax.vmap(per_start, in_axes=(None, None, 0, None))
-    per_seed = jax.jit(jax.vmap(per_omega, in_axes=(0, 0, None, None)))
-    returns = per_seed(actors, worlds, np.asarray(omegas, np.float32), starts)
-    return Scores(np.asarray(omegas), np.asarray(returns).mean(axis=-1))
+    program = jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
+    found = jax.device_get(program(jax.random.key(how.seed), actors, worlds))
+    if progress:
+        progress(1.0)
+    return found
 
 
 def worst_episode(
@@ -151,21 +147,64 @@ def worst_episode(
 def rows(
     method: str, seeds: Iterable[int], uncertainty: UncertaintySet, scores: Scores
 ) -> list[dict[str, Any]]:
-    """One flat row per seed and omega, for `eval.jsonl`."""
-    return [
-        {"method": method, "seed": seed}
-        | dict(zip(uncertainty.names, map(float, omega), strict=True))
-        | {"return": float(value)}
-        for seed, values in zip(seeds, scores.values, strict=True)
-        for omega, value in zip(scores.omegas, values, strict=True)
-    ]
+    """Flat rows for `eval.jsonl`: each seed's grid, then the worst point found."""
+    found = scores.found
+
+    def row(seed: int, point: str, omega: np.ndarray, value: float) -> dict[str, Any]:
+        head = {"method": method, "engine": scores.engine, "seed": seed, "point": point}
+        named = zip(uncertainty.names, map(float, omega), strict=True)
+        return head | dict(named) | {"return": _plain(value)}
+
+    out = []
+    for i, seed in enumerate(seeds):
+        points = zip(scores.omegas, found.values[i], strict=True)
+        out += [row(seed, "grid", omega, value) for omega, value in points]
+        out.append(row(seed, "refined", found.refined_omega[i], found.refined[i]))
+    return out
 
 
-def summary(method: str, uncertainty: UncertaintySet, scores: Scores) -> dict[str, Any]:
-    """One flat row per method, for `summary.json`: worst and average with spread over seeds."""
-    row: dict[str, Any] = {"method": method}
-    for name, values in (("worst", scores.worst), ("average", scores.average)):
-        row |= {f"{name}_{key}": value for key, value in stats.summarise(values).items()}
-        row[f"{name}_per_seed"] = values.tolist()
-    row["worst_omega_per_seed"] = scores.worst_omega.tolist()
-    return row | {"parameters": list(uncertainty.names)}
+def worst_omega(
+    path: pathlib.Path, method: str, seed: int, uncertainty: UncertaintySet
+) -> np.ndarray:
+    """Reads from `eval.jsonl` the worst omega `[D]` found for one seed, by the first engine.
+
+    Raises:
+      UserError: the file has none of that method and seed.
+    """
+    wanted = {"method": method, "seed": seed, "point": "refined"}
+    for row in metrics.read(path):
+        if wanted.items() <= row.items():
+            return np.asarray([row[name] for name in uncertainty.names])
+    raise checks.UserError(f"{path} has no worst case of {method}: run --mode=eval first.")
+
+
+def summary(
+    method: str, uncertainty: UncertaintySet, scores: Scores, how: Evaluation
+) -> dict[str, Any]:
+    """One row of `summary.json`; the module's docstring has its schema."""
+    found = scores.found
+    row: dict[str, Any] = {"method": method, "engine": scores.engine}
+    for name in _SPREAD:
+        values = getattr(found, name)
+        row |= {f"{name}_{key}": value for key, value in _spread(values).items()}
+        row[f"{name}_per_seed"] = [_plain(value) for value in values]
+    return row | {
+        "worst_omega_per_seed": found.worst_omega.tolist(),
+        "refined_omega_per_seed": found.refined_omega.tolist(),
+        "parameters": list(uncertainty.names),
+        "grid": how.grid,
+        "episodes": how.episodes,
+        "cvar_level": how.search.alpha,
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    if np.isfinite(values).all():
+        return dict(stats.summarise(values))
+    nothing = dict.fromkeys(stats.summarise(np.zeros(1)), "nan")
+    return nothing | {"n": len(values)}
+
+
+def _plain(value: Any) -> float | str:
+    """A number as strict JSON can hold it."""
+    return float(value) if math.isfinite(value) else str(float(value))

@@ -29,6 +29,7 @@ SMALL = [
     *(*ALGO, "--methods=m2td3", "--seed=0", "--num_seeds=2", "--devices=1"),
     *("--log_every=5", "--checkpoint_every=5"),
     *("--eval.grid=3", "--eval.episodes=1", "--noprogress"),
+    *("--eval.search.random=2", "--eval.search.rounds=1", "--eval.search.proposals=3"),
 ]
 # Fewer devices to force, and no accelerator to look for.
 ENVIRONMENT = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
@@ -71,14 +72,22 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     ]
     assert rows[-1]["env_steps"] == 240 and rows[-1]["critic/loss"] > 0
     scores = [json.loads(line) for line in (finished / "eval.jsonl").read_text().splitlines()]
-    assert len(scores) == 2 * 9
-    assert set(scores[0]) == {"method", "seed", "pole_mass", "cart_mass", "return"}
+    assert len(scores) == 2 * (9 + 1)
+    names = {"method", "engine", "seed", "point", "pole_mass", "cart_mass", "return"}
+    assert all(set(row) == names for row in scores)
     summary = json.loads((finished / "summary.json").read_text())
     result = summary["results"][0]
     for i, seed in enumerate((0, 1)):
-        returns = [row["return"] for row in scores if row["seed"] == seed]
+        *grid, refined = [row for row in scores if row["seed"] == seed]
+        returns = [row["return"] for row in grid]
+        assert {row["point"] for row in grid} == {"grid"} and refined["point"] == "refined"
         assert result["worst_per_seed"][i] == min(returns)
         assert result["average_per_seed"][i] == pytest.approx(np.mean(returns))
+        assert result["refined_per_seed"][i] == refined["return"] <= min(returns)
+        assert result["gap_per_seed"][i] == min(returns) - refined["return"]
+        omega = [refined[name] for name in result["parameters"]]
+        assert result["refined_omega_per_seed"][i] == omega
+    assert result["engine"] == "mujoco_c" and (result["grid"], result["episodes"]) == (3, 1)
     assert (finished / "plots/worst_case.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -131,14 +140,20 @@ def test_killed_three_times_and_resumed_it_writes_the_same_rows(finished, tmp_pa
     assert_same_rows(tmp_path / "run", finished)
 
 
-def test_eval_scores_again_on_another_grid(finished, tmp_path):
+def test_eval_scores_again_on_another_grid_and_in_both_engines(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints") | {out: (out / "metrics.jsonl").read_bytes()}
     (out / "plots/worst_case.png").unlink()
-    done = binary("--mode=eval", f"--out={out}", "--eval.grid=2", "--noprogress")
+    changed = ("--eval.grid=2", "--eval.engines=mujoco_c,jax")
+    done = binary("--mode=eval", f"--out={out}", *changed, "--noprogress")
     assert done.returncode == 0, done.stderr
     assert "m2td3: step 60 of 60" in done.stdout and "2 points per parameter" in done.stdout
     scores = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
+    engines = [row["engine"] for row in scores]
+    assert engines == ["mujoco_c"] * 2 * 5 + ["jax"] * 2 * 5
+    assert "return in MuJoCo C over" in done.stdout and "return in JAX, " in done.stdout
+    assert (out / "plots/worst_case_jax.png").exists()
+    scores = [row for row in scores if (row["engine"], row["point"]) == ("mujoco_c", "grid")]
     corners = {(m, c) for m in (1.0, 31.0) for c in (1.0, 11.0)}
     assert {(row["pole_mass"], row["cart_mass"]) for row in scores} == corners
     # The corners belong to both grids, and the policy is the same.
@@ -199,6 +214,12 @@ BAD_INPUT = [
     (["--methods=m2td3,dr_tdd3"], r"'dr_tdd3' is unknown\. Did you mean 'dr_td3'\?"),
     (["--methods=td3,td3"], r"methods='td3,td3' is empty or repeats one: name each once"),
     (["--methods="], r"methods='' is empty or repeats one"),
+    (
+        ["--eval.engines=jax,jax"],
+        r"eval\.engines='jax,jax' is empty or repeats one: name each once",
+    ),
+    (["--eval.engines=mujoco"], r"'mujoco' is unknown\. Did you mean 'mujoco_c'\?"),
+    (["--eval.search.alpha=1.5"], r"--eval\.search\.alpha=1\.5 is out .* in \[0\.001, 1\]"),
     (["--eval.grid=100000"], r"eval\.grid=100000, .* needs .* GiB; .* Lower eval\.grid"),
     (["--algo.replay_capacity=401"], r"replay_capacity=401 is not a multiple of .*: set it to 400"),
     (["--algo.warmup_steps=60"], r"total_steps=60 leaves nothing .*: raise the first or lower"),
@@ -209,7 +230,7 @@ BAD_INPUT = [
     (["--algo.replay_capacity=4000000000", "--overwrite"], r"needs .* GiB; .*Lower the replay cap"),
     ([], r"is not empty: add --resume to go on .* --overwrite to start it anew"),
 ]
-PARSED = 12  # so many are refused by --only_check_args as well
+PARSED = 15  # so many are refused by --only_check_args as well
 
 
 def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(finished, tmp_path):

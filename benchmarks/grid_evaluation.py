@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time to score one policy on InvertedPendulum-2: 100 omegas x 30 episodes of 1000 steps.
+
+The policy is a linear controller that keeps every pole up, so no episode ends early and every
+engine takes every step. MuJoCo C is stepped through Python on one thread per core, as scores are
+made; the JAX engines run `worst_case` in one call on one device, without a search.
+"""
+
+import dataclasses
+import inspect
+import json
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import timing
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
+flags.DEFINE_integer("repeats", 5, "Counted repeats.")
+flags.DEFINE_integer("grid", 10, "Points per parameter.")
+flags.DEFINE_integer("episodes", 30, "Episodes a point.")
+flags.DEFINE_integer("length", 1000, "Control steps of an episode.")
+flags.DEFINE_list("batches", ["256", "1024"], "Episodes side by side in the JAX engines.")
+flags.DEFINE_list("engines", ["mujoco_c", "mjx", "analytic"], "What to measure, where it exists.")
+flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
+
+GAINS = np.array([0.2024, 15.0148, 0.3707, 0.5322], np.float32)  # keeps the whole set up
+
+
+def _scenario(engine: str):
+    """The scenario with MJX or another engine of that name; None where it has none."""
+    from jaxsafe.envs import uncertainty as sets
+
+    if engine == "mjx":
+        return sets.scenario("InvertedPendulum-2")
+    if "engine" not in inspect.signature(sets.scenario).parameters:
+        return None
+    return sets.scenario("InvertedPendulum-2", engine=engine)
+
+
+def _work() -> int:
+    """Environment steps of one evaluation."""
+    return FLAGS.grid**2 * FLAGS.episodes * FLAGS.length
+
+
+def _row(engine: str, batch: int, measured: dict, compile_s: float) -> dict:
+    """One row; `rate` is environment steps a second, `seconds` those of a whole evaluation."""
+    head = {"engine": engine, "omegas": FLAGS.grid**2, "episodes": FLAGS.episodes, "batch": batch}
+    seconds = {"seconds": _work() / measured["rate"]}
+    return head | seconds | measured | {"compile_s": compile_s}
+
+
+def jax_row(engine: str, batch: int) -> dict | None:
+    """One call of `worst_case` in a JAX engine; None where there is no such engine."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxsafe.envs.worst_case import Search, worst_case
+
+    world = _scenario(engine)
+    if world is None:
+        return None
+
+    def evaluate(key, gains):
+        act = lambda obs: jnp.clip(obs @ gains, -3.0, 3.0)[None]  # noqa: E731
+        search = Search(random=0, rounds=0)
+        return worst_case(key, act, *world, FLAGS.grid, FLAGS.episodes, search, FLAGS.length, batch)
+
+    key, gains = jax.random.key(0), jnp.asarray(GAINS)
+    program, compile_s = timing.compiled(evaluate, key, gains)
+    worst = float(program(key, gains).worst)
+    if worst != FLAGS.length:
+        raise RuntimeError(f"{engine}: a pole fell (worst return {worst}): not what is to be timed")
+    measured = timing.repeat(
+        lambda: jax.block_until_ready(program(key, gains)), _work(), FLAGS.repeats
+    )
+    return _row(engine, batch, measured, compile_s)
+
+
+def host_row(cores: int) -> dict:
+    """MuJoCo C, all episodes in one batch."""
+    from jaxsafe.envs import host
+
+    task, uncertainty = _scenario("mjx")
+    task = dataclasses.replace(task, max_episode_steps=FLAGS.length)
+    omegas = np.asarray(uncertainty.grid(FLAGS.grid))
+
+    def act(obs):
+        return np.clip(obs @ GAINS, -3, 3)[..., None]
+
+    def call():
+        return host.score(task, act, uncertainty, omegas, FLAGS.episodes, 0, num_threads=cores)
+
+    measured = timing.repeat(call, _work(), FLAGS.repeats)
+    return _row("MuJoCo C", len(omegas) * FLAGS.episodes, measured, 0.0)
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    cores = timing.pin(cores)
+    rows = [host_row(cores)] if "mujoco_c" in FLAGS.engines else []
+    for engine in (e for e in FLAGS.engines if e != "mujoco_c"):
+        rows += [row for batch in map(int, FLAGS.batches) if (row := jax_row(engine, batch))]
+    return [{"cores": cores} | row for row in rows]
+
+
+def main(argv):
+    """Measures and writes `results/grid_evaluation.json`."""
+    del argv
+    if FLAGS.worker:
+        print(json.dumps(worker(FLAGS.cores)))
+        return
+    names = ("repeats", "grid", "episodes", "length")
+    rows = timing.over_cores(
+        "grid_evaluation",
+        FLAGS.cores,
+        *(f"--{name}={FLAGS[name].value}" for name in names),
+        *(f"--{name}={','.join(FLAGS[name].value)}" for name in ("batches", "engines")),
+    )
+    timing.write(
+        "grid_evaluation",
+        rows,
+        f"one policy on InvertedPendulum-2, {FLAGS.grid**2} omegas x {FLAGS.episodes} episodes x "
+        f"{FLAGS.length} steps, every pole kept up; rate: environment steps/s (two RK4 physics "
+        "steps each); JAX engines in one call on one device, batch: episodes side by side",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
