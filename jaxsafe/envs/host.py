@@ -18,6 +18,7 @@ from jaxsafe.envs.host_steps import (
     stack,
     step_batch_derived,
 )
+from jaxsafe.envs.mujoco_spec import HostTask
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 
@@ -52,9 +53,19 @@ class HostTrajectory(NamedTuple):
     terminated: np.ndarray
 
 
+def _host(task: Task) -> HostTask:
+    if task.host is None:
+        raise UserError(f"{task.name} has no model in MuJoCo C: score it with envs.rollout.")
+    return task.host
+
+
 def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws E starts as the task's reset does: `(qpos [E, nq], qvel [E, nv])` float64."""
-    spec, model = task.host
+    """Draws E starts as the task's reset does: `(qpos [E, nq], qvel [E, nv])` float64.
+
+    Raises:
+      UserError: if the task has no model in MuJoCo C.
+    """
+    spec, model = _host(task)
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-spec.reset_noise, spec.reset_noise, (episodes, model.nq + model.nv))
     if spec.reset_normal:
@@ -152,8 +163,8 @@ def score(
       progress: called with the fraction of control steps done, about a hundred times.
 
     Raises:
-      UserError: if a count is below 1, a shape does not fit, an omega is not finite, or the models
-        would not fit in memory.
+      UserError: if a count is below 1, a shape does not fit, an omega is not finite, the models
+        would not fit in memory, or the task has none in MuJoCo C.
     """
     omegas = _check_score(task, uncertainty, omegas, episodes, num_policies)
     num_omegas = omegas.shape[-2]
@@ -196,7 +207,7 @@ def trajectory(
       qvel: start, `[nv]`.
       actions: `[T, A]`; clipped to the limits.
     """
-    spec = task.host.spec
+    spec = _host(task).spec
     actions = np.clip(np.asarray(actions, np.float64), task.action_low, task.action_high)
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
@@ -233,7 +244,7 @@ def episode(
     Returns:
       Positions `[T + 1, nq]`, the start first.
     """
-    spec = task.host.spec
+    spec = _host(task).spec
     pool = make_pool(model, num_threads=1)
     path, position, velocity = [qpos], qpos[None], qvel[None]
     derived = begin(spec, [model], position, velocity)
@@ -250,6 +261,7 @@ def episode(
 
 
 def _check_score(task, uncertainty, omegas, episodes, num_policies) -> np.ndarray:
+    _host(task)
     check_range("episodes", episodes, low=1)
     check_range("num_policies", num_policies, low=1)
     omegas = np.asarray(omegas, np.float64)

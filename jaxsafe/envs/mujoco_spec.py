@@ -101,7 +101,7 @@ def _gymnasium_assets(name: str):
         package = importlib.resources.files("gymnasium")
     except ModuleNotFoundError:
         raise UserError(
-            f"{name} takes its robot from Gymnasium, which is not installed: "
-            "pip install gymnasium, or install jaxsafe with its extra [parity]."
+            f"{name} takes its robot from Gymnasium, which is not installed: pip install "
+            "'gymnasium<1.4', the versions that gymnax takes as well."
         ) from None
     return package.joinpath("envs", "mujoco", "assets")

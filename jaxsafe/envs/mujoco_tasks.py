@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import check_choice
+from jaxsafe.envs.derived import derived_arrays
 from jaxsafe.envs.locomotion import LOCOMOTION
 from jaxsafe.envs.mujoco_spec import HostTask, MujocoSpec, compile_model
 from jaxsafe.envs.types import Leaf, State, Task, Timestep
@@ -142,15 +143,9 @@ def _place(spec: MujocoSpec, blank, model, qpos: jax.Array, qvel: jax.Array) -> 
     derived: Any = ()
     if spec.derived:  # As `mj_forward` gives them; forces are zero before the first step.
         data = mjx.kinematics(model, blank.replace(qpos=qpos, qvel=qvel))
-        derived = _derived(spec, mjx.com_vel(model, mjx.com_pos(model, data)))
+        data = mjx.com_vel(model, mjx.com_pos(model, data))
+        derived = derived_arrays(spec.derived, model, data)
     return State(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros((), jnp.int32), derived)
-
-
-def _derived(spec: MujocoSpec, data) -> Any:
-    """The arrays of `mjx.Data` that the spec names; `()` where it names none."""
-    private = {"cinert", "cfrc_ext"}
-    arrays = {n: getattr(data._impl if n in private else data, n) for n in spec.derived}
-    return arrays or ()
 
 
 def _reset(spec: MujocoSpec, blank, model, key: jax.Array) -> State:
@@ -197,7 +192,8 @@ def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
             model,
             blank.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc, ctrl=action),
         )
-        qpos, qvel, derived = data.qpos, data.qvel, _derived(spec, data)
+        qpos, qvel = data.qpos, data.qvel
+        derived = derived_arrays(spec.derived, model, data)
         steps = state.steps + 1
         terminated = spec.terminated(jnp, qpos, qvel)
         reward = spec.reward(

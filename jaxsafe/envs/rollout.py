@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes in MJX: starting anew at an end, and scoring a policy."""
+"""Episodes of any task: starting anew at an end, and scoring a policy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsafe.envs.types import State, Task, Timestep
+from jaxsafe.envs.types import Task, TaskState, Timestep
 
 
-def start(task: Task, model: Any, key: jax.Array, explore: bool | jax.Array = False) -> State:
+def start(task: Task, model: Any, key: jax.Array, explore: bool | jax.Array = False) -> TaskState:
     """Returns the start of an episode, from `task.explore` where `explore` `[]` is true.
 
     For one environment; use `jax.vmap`. `key` is consumed.
@@ -25,11 +25,11 @@ def start(task: Task, model: Any, key: jax.Array, explore: bool | jax.Array = Fa
 def auto_reset(
     task: Task,
     model: Any,
-    state: State,
+    state: TaskState,
     timestep: Timestep,
     key: jax.Array,
     explore: bool | jax.Array = False,
-) -> State:
+) -> TaskState:
     """Returns `state`, or a fresh start where the episode is over.
 
     `timestep` stays as it is: its obs is the true successor, which a replay buffer stores, while
@@ -52,7 +52,7 @@ def episode_return(
     task: Task,
     policy: Callable[[jax.Array], jax.Array],
     model: Any,
-    state: State,
+    state: TaskState,
     length: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Scores one episode of `policy` from `state`, undiscounted.
@@ -91,5 +91,5 @@ def episode_return(
     return total, steps
 
 
-def _where(condition: jax.Array, yes: State, no: State) -> State:
+def _where(condition: jax.Array, yes: TaskState, no: TaskState) -> TaskState:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -71,6 +71,14 @@ _RRLS: Mapping[str, Ranges] = {
         "right_foot_mass": (0.1, 8),
     },
 }
+
+# Beyond the paper: gymnax's task, and ranges that have its nominal value in their middle.
+GYMNAX_SCENARIOS: Mapping[str, tuple[str, Ranges]] = {
+    "Pendulum-3": (
+        "Pendulum-v1",
+        {"mass": (0.5, 1.5), "length": (0.5, 1.5), "gravity": (5, 15)},
+    ),
+}
 FLAVOURS = ("paper", "rrls", "pair_friction")
 
 

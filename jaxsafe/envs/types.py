@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -31,9 +31,17 @@ class Timestep(NamedTuple):
     truncated: jax.Array
 
 
+class TaskState(Protocol):
+    """What every task's state is: a pytree that counts its steps."""
+
+    @property
+    def steps(self) -> jax.Array:
+        """Control steps since the reset, `[]` int32."""
+
+
 @flax.struct.dataclass
 class State:
-    """All that a step needs to know; everything else is recomputed from it and the model.
+    """The state of a MuJoCo task: all that a step needs beyond the model.
 
     Attributes:
       qpos: generalised positions, `[nq]`.
@@ -50,13 +58,26 @@ class State:
     derived: Any = ()
 
 
+@flax.struct.dataclass
+class AdaptedState:
+    """The state of a task that comes from another library.
+
+    Attributes:
+      inner: that library's own state, a pytree of arrays.
+      steps: control steps since the reset, `[]` int32.
+    """
+
+    inner: Any
+    steps: jax.Array
+
+
 @dataclass(frozen=True)
 class Leaf:
     """Where a physical parameter lives in a model.
 
     Attributes:
       field: name of the model's array, dotted if nested (`"body_mass"`, `"opt.gravity"`).
-      index: one entry per axis of that array; `None` takes the whole axis.
+      index: one entry per axis of that array, so `()` for a scalar; `None` takes the whole axis.
       unit: of the parameter, e.g. `"kg"`; empty where it has none.
     """
 
@@ -80,9 +101,9 @@ class Task:
     Attributes:
       name: the task's name, as `make` takes it.
       model: the nominal model, a pytree.
-      reset: `(model, key) -> State`, the start of an episode; consumes `key`.
-      explore: `(model, key) -> State`, a start from a wide box, for training only; consumes `key`.
-      step: `(model, state, action [A]) -> (State, Timestep)`; actions are clipped to the limits.
+      reset: `(model, key) -> state`, the start of an episode; consumes `key`.
+      explore: `(model, key) -> state`, a start from a wide box, for training only; consumes `key`.
+      step: `(model, state, action [A]) -> (state, Timestep)`; actions are clipped to the limits.
       observe: `(model, state) -> obs [O]`.
       obs_size: O.
       action_size: A.
@@ -91,15 +112,15 @@ class Task:
       obs_scale: `[O]` float32; networks see `obs * obs_scale`, which is of order one.
       max_episode_steps: control steps until `truncated`.
       parameters: physical parameters by name, and where the model keeps each.
-      host: what `envs.host` needs to run the same task in MuJoCo C.
+      host: what `envs.host` needs to run the same task in MuJoCo C; None where it cannot.
     """
 
     name: str
     model: Any
-    reset: Callable[[Any, jax.Array], State]
-    explore: Callable[[Any, jax.Array], State]
-    step: Callable[[Any, State, jax.Array], tuple[State, Timestep]]
-    observe: Callable[[Any, State], jax.Array]
+    reset: Callable[[Any, jax.Array], TaskState]
+    explore: Callable[[Any, jax.Array], TaskState]
+    step: Callable[[Any, Any, jax.Array], tuple[TaskState, Timestep]]
+    observe: Callable[[Any, Any], jax.Array]
     obs_size: int
     action_size: int
     action_low: np.ndarray

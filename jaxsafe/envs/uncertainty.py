@@ -15,11 +15,21 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice, check_memory, check_range
-from jaxsafe.envs.mujoco_tasks import make
-from jaxsafe.envs.scenarios import FLAVOURS, SCENARIOS, scenario_ranges
+from jaxsafe.envs import mujoco_tasks, pendulum
+from jaxsafe.envs.scenarios import FLAVOURS, GYMNAX_SCENARIOS, SCENARIOS, scenario_ranges
 from jaxsafe.envs.types import Leaf, Task
 
-__all__ = ["FLAVOURS", "SCENARIOS", "UncertaintySet", "make_set", "scenario"]
+__all__ = [
+    "ENGINES",
+    "FLAVOURS",
+    "GYMNAX_SCENARIOS",
+    "SCENARIOS",
+    "UncertaintySet",
+    "make_set",
+    "scenario",
+]
+
+ENGINES = ("mjx", "analytic")
 
 
 @dataclass(frozen=True)
@@ -209,20 +219,46 @@ def make_set(task: Task, ranges: Mapping[str, tuple[float, float]]) -> Uncertain
     )
 
 
-def scenario(name: str, version: str = "v5", flavour: str = "paper") -> tuple[Task, UncertaintySet]:
-    """Builds one of the M2TD3 paper's scenarios.
+def scenario(
+    name: str, version: str = "v5", flavour: str = "paper", engine: str = ENGINES[0]
+) -> tuple[Task, UncertaintySet]:
+    """Builds one of the M2TD3 paper's scenarios, or one of gymnax's.
 
     Args:
-      name: a key of `SCENARIOS`.
+      name: a key of `SCENARIOS` or of `GYMNAX_SCENARIOS`; the latter have one version, flavour and
+        engine alone, so leave the other arguments out.
       version: Gymnasium's version of the task; `"v4"` has the rewards of v2, which the paper used.
       flavour: one of `FLAVOURS`, whose differences `envs.scenarios` explains.
+      engine: `"mjx"`, or `"analytic"`: the closed form of `envs.pendulum`, about a hundred times
+        faster on CPU, which InvertedPendulum alone has. The set fits both, and MuJoCo C.
 
     Returns:
       `(task, uncertainty)`.
 
     Raises:
-      UserError: if the name, the version or the flavour is unknown.
+      UserError: if the name, the version, the flavour or the engine is unknown, or the scenario
+        lacks it.
     """
+    check_choice("scenario", name, [*SCENARIOS, *GYMNAX_SCENARIOS])
+    check_choice("engine", engine, ENGINES)
+    if name in GYMNAX_SCENARIOS:
+        return _gymnax_scenario(name, version, flavour, engine)
     family, ranges = scenario_ranges(name, flavour)
+    if engine == "analytic" and f"{family}-v5" not in pendulum.NAMES:
+        raise UserError(f"engine='analytic' has no {family}: choose engine='mjx' for {name}.")
+    make = pendulum.make if engine == "analytic" else mujoco_tasks.make
     task = make(f"{family}-{version}")
+    return task, make_set(task, ranges)
+
+
+def _gymnax_scenario(name: str, *others: str) -> tuple[Task, UncertaintySet]:
+    for kind, value, only in zip(
+        ("version", "flavour", "engine"), others, ("v5", FLAVOURS[0], ENGINES[0]), strict=True
+    ):
+        if value != only:
+            raise UserError(f"{kind}={value!r}: {name} has no choice of {kind}; leave it out.")
+    from jaxsafe.envs import gymnax  # takes seconds to import
+
+    task_name, ranges = GYMNAX_SCENARIOS[name]
+    task = gymnax.make(task_name)
     return task, make_set(task, ranges)

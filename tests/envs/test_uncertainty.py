@@ -197,7 +197,7 @@ class TestScenarios:
             assert (box.names, box.low, box.high) == (names, low, high)
             assert task.name == "InvertedPendulum-v5"
         assert scenario("InvertedPendulum-1", version="v4")[0].name == "InvertedPendulum-v4"
-        assert box.leaves == (Leaf("body_mass", (2,)), Leaf("body_mass", (1,)))
+        assert box.leaves == (Leaf("body_mass", (2,), "kg"), Leaf("body_mass", (1,), "kg"))
 
 
 class TestErrors:
