@@ -19,7 +19,8 @@ import scipy.optimize
 from flax import struct
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.envs.types import Leaf, State, Task, Timestep
+from jaxsafe.core.config import field
+from jaxsafe.envs.types import AdaptedState, Leaf, Task, Timestep
 from jaxsafe.envs.uncertainty import UncertaintySet, make_set
 
 
@@ -27,11 +28,11 @@ from jaxsafe.envs.uncertainty import UncertaintySet, make_set
 class QuadraticGame:
     """One step: play a in [low, high], pay (base + slope w)(a - w)^2; the policy number is a."""
 
-    base: float = 1.0
-    slope: float = 8.0
-    low: float = 0.0
-    high: float = 1.0
-    nominal: float = 0.5
+    base: float = field(1.0, "Weight of the cost at w = 0.")
+    slope: float = field(8.0, "Its growth with w.")
+    low: float = field(0.0, "Least w and a.")
+    high: float = field(1.0, "Greatest w and a.")
+    nominal: float = field(0.5, "The w that td3 trains on.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,13 @@ class ScalarRegulator:
     The gain w of the actuator is uncertain; `low` is above 0.
     """
 
-    a: float = 1.2
-    rho: float = 0.1
-    gamma: float = 0.99
-    start: float = 1.0
-    low: float = 0.3
-    high: float = 1.7
-    nominal: float = 1.0
+    a: float = field(1.2, "Growth of x by itself.")
+    rho: float = field(0.1, "Cost of u^2.", low=0.0)
+    gamma: float = field(0.99, "Discount; algo.gamma has to be the same.", low=0.0, high=1.0)
+    start: float = field(1.0, "x at the start.")
+    low: float = field(0.3, "Least w.")
+    high: float = field(1.7, "Greatest w.")
+    nominal: float = field(1.0, "The w that td3 trains on.")
 
 
 Game = QuadraticGame | ScalarRegulator
@@ -244,10 +245,10 @@ def make(game: Game) -> tuple[Task, UncertaintySet]:
     # The quadratic game shows a constant 1, so that a linear policy can play any a.
     start = 1.0 if isinstance(game, QuadraticGame) else game.start
 
-    def place(x) -> State:
-        return State(jnp.reshape(x, (1,)), jnp.zeros(0), jnp.zeros(0), jnp.int32(0))
+    def place(x) -> AdaptedState:
+        return AdaptedState(jnp.reshape(x, (1,)), jnp.int32(0))
 
-    def explore(model, key) -> State:
+    def explore(model, key) -> AdaptedState:
         if quadratic:
             return place(jnp.float32(start))
         return place(jax.random.uniform(key, (), minval=-_REACH, maxval=_REACH))
@@ -259,7 +260,7 @@ def make(game: Game) -> tuple[Task, UncertaintySet]:
         reset=lambda model, key: place(jnp.float32(start)),
         explore=explore,
         step=lambda model, state, action: _step(game, model, state, action),
-        observe=lambda model, state: state.qpos,
+        observe=lambda model, state: state.inner,
         obs_size=1,
         action_size=1,
         action_low=np.array(limits[:1], np.float32),
@@ -272,8 +273,10 @@ def make(game: Game) -> tuple[Task, UncertaintySet]:
     return task, make_set(task, {"w": (game.low, game.high)})
 
 
-def _step(game: Game, model: GameModel, state: State, action) -> tuple[State, Timestep]:
-    w, x, u, steps = model.w[0], state.qpos[0], action[0], state.steps + 1
+def _step(
+    game: Game, model: GameModel, state: AdaptedState, action
+) -> tuple[AdaptedState, Timestep]:
+    w, x, u, steps = model.w[0], state.inner[0], action[0], state.steps + 1
     if isinstance(game, QuadraticGame):
         reward, after = -_weight(game, w) * (u - w) ** 2, x
         terminated, truncated = jnp.bool_(True), jnp.bool_(False)
@@ -281,8 +284,8 @@ def _step(game: Game, model: GameModel, state: State, action) -> tuple[State, Ti
         reward = -(x**2 + game.rho * u**2)
         after = jnp.clip(game.a * x + w * u, -10.0, 10.0)
         terminated, truncated = jnp.bool_(False), steps >= _STEPS
-    state = State(after[None], state.qvel, state.qacc, steps)
-    return state, Timestep(state.qpos, reward, jnp.float32(0), terminated, truncated)
+    state = AdaptedState(after[None], steps)
+    return state, Timestep(state.inner, reward, jnp.float32(0), terminated, truncated)
 
 
 def policy_number(game: Game, action: float) -> float:

@@ -16,7 +16,7 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.envs.types import Task
 
 
-def html(path: pathlib.Path, task: Task, model: mujoco.MjModel, qpos: np.ndarray) -> pathlib.Path:
+def write(path: pathlib.Path, task: Task, model: mujoco.MjModel, qpos: np.ndarray) -> pathlib.Path:
     """Writes a page that plays positions `[T, nq]`, one per control step, in real time.
 
     The page holds the robot and its path, and loads the viewer's scripts from the network, from

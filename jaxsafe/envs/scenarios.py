@@ -13,7 +13,7 @@ Masses are in kg, frictions are the dimensionless sliding ones. Three flavours:
 
 from collections.abc import Mapping
 
-from jaxsafe.core.checks import check_choice
+from jaxsafe.core.checks import UserError, check_choice
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -82,15 +82,33 @@ GYMNAX_SCENARIOS: Mapping[str, tuple[str, Ranges]] = {
 FLAVOURS = ("paper", "rrls", "pair_friction")
 
 
-def scenario_ranges(name: str, flavour: str = "paper") -> tuple[str, Ranges]:
-    """Returns the task family and the parameter ranges of a scenario.
+ENGINES = ("mjx", "analytic")
+_ANALYTIC = ("InvertedPendulum",)
+
+
+def scenario_ranges(
+    name: str, flavour: str = "paper", version: str = "v5", engine: str = "mjx"
+) -> tuple[str, Ranges]:
+    """Returns the task family and the parameter ranges of a scenario, once it is found sound.
 
     Raises:
-      UserError: if the name or the flavour is unknown.
+      UserError: if the name, the flavour or the engine is unknown, or the scenario lacks it.
     """
-    check_choice("scenario", name, SCENARIOS)
+    check_choice("scenario", name, [*SCENARIOS, *GYMNAX_SCENARIOS])
     check_choice("flavour", flavour, FLAVOURS)
+    check_choice("engine", engine, ENGINES)
+    if name in GYMNAX_SCENARIOS:
+        for kind, value, only in (
+            ("version", version, "v5"),
+            ("flavour", flavour, "paper"),
+            ("engine", engine, "mjx"),
+        ):
+            if value != only:
+                raise UserError(f"{kind}={value!r}: {name} has no choice of {kind}; leave it out.")
+        return GYMNAX_SCENARIOS[name]
     family, ranges = SCENARIOS[name]
+    if engine == "analytic" and family not in _ANALYTIC:
+        raise UserError(f"engine='analytic' has no {family}: choose engine='mjx' for {name}.")
     if flavour == "rrls":
         ranges = _RRLS.get(name, ranges)
     if flavour == "pair_friction":

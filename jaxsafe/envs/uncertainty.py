@@ -16,7 +16,13 @@ import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice, check_memory, check_range
 from jaxsafe.envs import mujoco_tasks, pendulum
-from jaxsafe.envs.scenarios import FLAVOURS, GYMNAX_SCENARIOS, SCENARIOS, scenario_ranges
+from jaxsafe.envs.scenarios import (
+    ENGINES,
+    FLAVOURS,
+    GYMNAX_SCENARIOS,
+    SCENARIOS,
+    scenario_ranges,
+)
 from jaxsafe.envs.types import Leaf, Task
 
 __all__ = [
@@ -27,9 +33,8 @@ __all__ = [
     "UncertaintySet",
     "make_set",
     "scenario",
+    "scenario_ranges",
 ]
-
-ENGINES = ("mjx", "analytic")
 
 
 @dataclass(frozen=True)
@@ -239,26 +244,12 @@ def scenario(
       UserError: if the name, the version, the flavour or the engine is unknown, or the scenario
         lacks it.
     """
-    check_choice("scenario", name, [*SCENARIOS, *GYMNAX_SCENARIOS])
-    check_choice("engine", engine, ENGINES)
+    family, ranges = scenario_ranges(name, flavour, version, engine)
     if name in GYMNAX_SCENARIOS:
-        return _gymnax_scenario(name, version, flavour, engine)
-    family, ranges = scenario_ranges(name, flavour)
-    if engine == "analytic" and f"{family}-v5" not in pendulum.NAMES:
-        raise UserError(f"engine='analytic' has no {family}: choose engine='mjx' for {name}.")
-    make = pendulum.make if engine == "analytic" else mujoco_tasks.make
-    task = make(f"{family}-{version}")
-    return task, make_set(task, ranges)
+        from jaxsafe.envs import gymnax  # takes seconds to import
 
-
-def _gymnax_scenario(name: str, *others: str) -> tuple[Task, UncertaintySet]:
-    for kind, value, only in zip(
-        ("version", "flavour", "engine"), others, ("v5", FLAVOURS[0], ENGINES[0]), strict=True
-    ):
-        if value != only:
-            raise UserError(f"{kind}={value!r}: {name} has no choice of {kind}; leave it out.")
-    from jaxsafe.envs import gymnax  # takes seconds to import
-
-    task_name, ranges = GYMNAX_SCENARIOS[name]
-    task = gymnax.make(task_name)
+        task = gymnax.make(family)
+    else:
+        make = pendulum.make if engine == "analytic" else mujoco_tasks.make
+        task = make(f"{family}-{version}")
     return task, make_set(task, ranges)

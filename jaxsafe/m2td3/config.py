@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M2TD3's hyperparameters and presets (papers' values: arXiv 2211.03413 and the authors' code).
+"""M2TD3's hyperparameters (papers' values: arXiv 2211.03413 and the authors' code).
 
 Noise scales, clips, distances and omegas are in normalised units: half of an action's or a
 parameter's range is 1.
@@ -8,19 +8,11 @@ parameter's range is 1.
 import dataclasses
 
 from jaxsafe.core import checks
-from jaxsafe.core.config import field, leaves
+from jaxsafe.core.config import field
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.data import replay
-from jaxsafe.envs.uncertainty import SCENARIOS
-from jaxsafe.envs.worst_case import Search
-
-# What scoring holds at least, so that a hopeless grid is refused before hours of training.
-_POINT_BYTES, _EPISODE_BYTES = 8192, 256
-_SEARCH = Search(random=16, rounds=2, proposals=4)  # a quarter of the cost of a 10 x 10 grid
 
 ACTORS = ("mlp", "linear")
-ENGINES = ("mujoco_c", "jax")
-RENDERERS = ("lines", "mujoco", "html")
 SCHEDULES = ("constant", "cosine")
 # Those with K candidates, those with a network that picks omega from the state, and the rest.
 CANDIDATE_METHODS = ("m2td3", "soft_m2td3", "m2td3_plus")
@@ -198,48 +190,6 @@ def paper_compat(config: Config) -> Config:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How finished policies are scored, over a grid of the whole set and off it, and drawn."""
-
-    grid: int = field(10, "Points per parameter, both ends included.", low=1)
-    episodes: int = field(3, "Episodes a point, the same starts at every point.", low=1)
-    seed: int = field(1_000_000, "Seed of those starts, and of the search.", low=0)
-    engines: tuple[str, ...] = field(
-        ("mujoco_c",),
-        "What scores: mujoco_c, where the task has it, and jax, the engine that trains.",
-        choices=ENGINES,
-    )
-    search: Search = _SEARCH
-    batch: int = field(256, "Episodes side by side in engine jax; a GPU holds many more.", low=1)
-    renderer: str = field(
-        "lines",
-        "Films: lines, by Matplotlib; mujoco, which needs OpenGL; html, brax's viewer.",
-        choices=RENDERERS,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What the binary runs: methods on one scenario, then scored. They share `algo`."""
-
-    scenario: str = field("InvertedPendulum-2", "Task and uncertainty set.")
-    version: str = field("v5", "Gymnasium's version of the task.", choices=("v4", "v5"))
-    methods: tuple[str, ...] = field(
-        ("m2td3_plus", "dr_td3", "td3"), "What to train, in order.", choices=METHODS
-    )
-    algo: Config = Config()
-    eval: Evaluation = Evaluation()
-
-
-def method_config(experiment: Experiment, method: str) -> Config:
-    """The learner's config for one of the methods."""
-    return dataclasses.replace(experiment.algo, method=method)
-
-
-# Length and scoring may change when a run goes on or is scored again.
-RESUMABLE = ("algo.total_steps", *(leaf.path for leaf in leaves(Evaluation(), "eval")))
-
 # What keeps the last iterate good, as far as we found by trying: data that stay near the edges
 # (short episodes from recoverable starts; a policy that balances for 1000 steps shows little else),
 # larger batches, critics that go on learning while the actor's rate falls, and less smoothing than
@@ -265,35 +215,22 @@ DEMO = Config(
     target_omega_noise=0.0,
 )
 
-# The methods that the publication compares.
-PUBLISHED = tuple(method for method in METHODS if method != "m2td3_plus")
-
-PRESETS = {
-    "demo": Experiment(algo=DEMO),
-    "paper": Experiment(version="v4", methods=PUBLISHED, algo=PAPER, eval=Evaluation(episodes=30)),
-    "paper_compat": Experiment(
-        version="v4", methods=PUBLISHED, algo=paper_compat(PAPER), eval=Evaluation(episodes=30)
-    ),
-}
-
-
-def validate_experiment(experiment: Experiment) -> None:
-    """Raises `UserError` naming field, value and fix."""
-    validate_bounds(experiment)
-    checks.check_choice("scenario", experiment.scenario, SCENARIOS)
-    _, ranges = SCENARIOS[experiment.scenario]
-    how, points = experiment.eval, experiment.eval.grid ** len(ranges)
-    checks.check_memory(
-        f"eval.grid={how.grid}, {points:,} points with {how.episodes} episodes each,",
-        (points + how.search.random) * (_POINT_BYTES + how.episodes * _EPISODE_BYTES),
-        "Lower eval.grid or eval.episodes.",
-    )
-    if not how.engines or len(set(how.engines)) < len(how.engines):
-        raise checks.UserError(
-            f"eval.engines={','.join(how.engines)!r} is empty or repeats one: name each once."
-        )
-    if not experiment.methods or len(set(experiment.methods)) < len(experiment.methods):
-        raise checks.UserError(
-            f"methods={','.join(experiment.methods)!r} is empty or repeats one: name each once."
-        )
-    validate(experiment.algo)
+# For games of a step or two, and a linear policy, whose best worst case is known: critics exact
+# enough to tell apart omegas that are nearly as bad, and smoothing that does not blur them. In the
+# regulator a policy soon sits at 0, so episodes are cut after two steps from starts all over.
+GAMES = Config(
+    total_steps=6_000,
+    actor="linear",
+    replay_capacity=96_000,
+    warmup_steps=20,
+    critic_layer_norm=False,
+    omega_lr=5e-3,
+    policy_noise=0.01,
+    noise_clip=0.02,
+    exploring_starts=1.0,
+    episode_steps=2,
+    target_omega_noise=0.0,
+    uniform_omegas=0.5,
+    average_weight=0.0,
+    check_interval=100,
+)

@@ -41,7 +41,8 @@ from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 from jaxsafe.envs.worst_case import WorstCase, worst_case, worst_case_host
 from jaxsafe.m2td3 import algorithm
-from jaxsafe.m2td3.config import Config, Evaluation
+from jaxsafe.m2td3.config import Config
+from jaxsafe.m2td3.experiment import Evaluation
 from jaxsafe.m2td3.types import Params, State, World
 
 _SPREAD = ("worst", "average", "cvar", "refined", "gap")
@@ -51,7 +52,7 @@ class Scores(NamedTuple):
     """Scores of S seeds of one method in one engine.
 
     Attributes:
-      engine: one of `config.ENGINES`.
+      engine: one of `experiment.SCORERS`.
       omegas: `[N, D]` the grid, in physical units.
       found: NumPy arrays with a leading axis S.
     """
@@ -153,7 +154,7 @@ def rows(
     def row(seed: int, point: str, omega: np.ndarray, value: float) -> dict[str, Any]:
         head = {"method": method, "engine": scores.engine, "seed": seed, "point": point}
         named = zip(uncertainty.names, map(float, omega), strict=True)
-        return head | dict(named) | {"return": _plain(value)}
+        return head | dict(named) | {"return": plain(value)}
 
     out = []
     for i, seed in enumerate(seeds):
@@ -187,7 +188,7 @@ def summary(
     for name in _SPREAD:
         values = getattr(found, name)
         row |= {f"{name}_{key}": value for key, value in _spread(values).items()}
-        row[f"{name}_per_seed"] = [_plain(value) for value in values]
+        row[f"{name}_per_seed"] = [plain(value) for value in values]
     return row | {
         "worst_omega_per_seed": found.worst_omega.tolist(),
         "refined_omega_per_seed": found.refined_omega.tolist(),
@@ -205,6 +206,6 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
     return nothing | {"n": len(values)}
 
 
-def _plain(value: Any) -> float | str:
+def plain(value: Any) -> float | str:
     """A number as strict JSON can hold it."""
     return float(value) if math.isfinite(value) else str(float(value))

@@ -2,7 +2,7 @@
 """Scores as people read them: a table, pictures over the set, the worst episode as a film."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from jaxsafe.envs import draw, render
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 from jaxsafe.m2td3 import evaluate
-from jaxsafe.m2td3.config import Experiment
 from jaxsafe.m2td3.evaluate import Scores
+from jaxsafe.m2td3.experiment import Experiment
 from jaxsafe.m2td3.types import Params, World
 
 NAMES = {
@@ -138,17 +138,7 @@ def film(
     renderer = experiment.eval.renderer
     path = folder / f"worst_{method}.{'html' if renderer == 'html' else 'gif'}"
     if renderer == "html":
-        _html_writer()(path, task, model, qpos)
-        return path
+        from jaxsafe.envs import html  # brax takes seconds to import
+
+        return html.write(path, task, model, qpos)
     return (render if renderer == "mujoco" else draw).gif(path, task, model, qpos, title)
-
-
-def _html_writer() -> Callable[..., Any]:
-    try:
-        import jaxsafe.envs.html as html  # here, as brax takes seconds to import
-    except ModuleNotFoundError as error:
-        raise checks.UserError(
-            f"--eval.renderer=html needs brax's viewer ({error}): pip install brax, or take "
-            "--eval.renderer=lines."
-        ) from error
-    return html.write

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxsafe import m2td3
-from jaxsafe.m2td3.config import validate_experiment
+from jaxsafe.m2td3.experiment import validate_experiment
 
 
 class Small(NamedTuple):

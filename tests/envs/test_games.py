@@ -119,7 +119,7 @@ def test_the_games_as_tasks_pay_what_the_formulas_say():
 def discounted(task, model, state, gain, gamma):
     total = 0.0
     for t in range(200):
-        state, timestep = task.step(model, state, -gain * state.qpos)
+        state, timestep = task.step(model, state, -gain * state.inner)
         total += gamma**t * float(timestep.reward)
         assert not timestep.terminated and timestep.truncated == (t >= 39)
     return total
@@ -128,7 +128,7 @@ def discounted(task, model, state, gain, gamma):
 def test_training_starts_of_the_regulator_fill_their_range():
     task, _ = games.make(ScalarRegulator())
     keys = jax.random.split(jax.random.key(0), 1000)
-    x = jax.vmap(task.explore, in_axes=(None, 0))(task.model, keys).qpos
+    x = jax.vmap(task.explore, in_axes=(None, 0))(task.model, keys).inner
     assert x.shape == (1000, 1) and abs(x.mean()) < 0.1 and 1.95 < abs(x).max() <= 2
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.envs import host
-from jaxsafe.envs.html import html
+from jaxsafe.envs import host, html
 from jaxsafe.envs.mujoco_tasks import make
 
 
@@ -29,7 +28,7 @@ def test_a_page_holds_the_system_and_the_path(name, tmp_path):
     qpos, qvel = host.initial_states(task, 1, seed=0)
     actions = np.full((20, task.action_size), 0.5)
     path = host.trajectory(task, model, qpos[0], qvel[0], actions).qpos
-    text, system = contents(html(tmp_path / "new" / "page.html", task, model, path))
+    text, system = contents(html.write(tmp_path / "new" / "page.html", task, model, path))
     assert "cdn.jsdelivr.net/gh/google/brax" in text and "<script" in text
     assert sum(map(len, system["geoms"].values())) == model.ngeom
     assert system["opt"]["timestep"] == pytest.approx(
@@ -52,5 +51,5 @@ def test_errors_name_the_shape(tmp_path):
     task = make("InvertedPendulum-v5")
     for shape in ((0, 2), (3, 4), (2,)):
         with pytest.raises(UserError, match=r"qpos has shape .*: give \[T, 2\]"):
-            html(tmp_path / "page.html", task, task.host.model, np.zeros(shape))
+            html.write(tmp_path / "page.html", task, task.host.model, np.zeros(shape))
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.envs.uncertainty import scenario
 from jaxsafe.envs.worst_case import Search
 from jaxsafe.m2td3 import Config, act, evaluate, init, train
-from jaxsafe.m2td3.config import RESUMABLE, Evaluation
+from jaxsafe.m2td3.experiment import RESUMABLE, Evaluation
 from tests.m2td3 import games
 
 CONFIG = Config(hidden=(8,), total_steps=10, warmup_steps=1)

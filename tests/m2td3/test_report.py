@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from jaxsafe.core import heat_maps, plots
-from jaxsafe.core.checks import UserError
 from jaxsafe.envs import draw, render
 from jaxsafe.envs.uncertainty import make_set, scenario
 from jaxsafe.envs.worst_case import summarise
 from jaxsafe.m2td3 import METHODS, evaluate, report
-from jaxsafe.m2td3.config import Evaluation, Experiment
 from jaxsafe.m2td3.evaluate import Scores
-from tests.m2td3 import games
+from jaxsafe.m2td3.experiment import Evaluation, Experiment
 
 RANGES = {"pole_mass": (1, 31), "cart_mass": (1, 11), "third": (0, 1)}
 
@@ -153,17 +151,3 @@ def test_films_are_drawn_by_what_was_asked_for(pendulum, tmp_path, monkeypatch):
         assert called == name and of is task and qpos.shape == (4, 2)
         np.testing.assert_array_equal(model.body_mass[[2, 1]], omega)
     assert calls[0][1][-1] == "TD3 at its worst: pole mass 2, cart mass 3"
-
-
-def test_without_brax_there_is_no_page(pendulum, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jaxsafe.envs.html", None)
-    monkeypatch.setattr(evaluate, "worst_episode", lambda *_: np.zeros((4, 2)))
-    with pytest.raises(UserError, match=r"html needs brax's viewer .*pip install brax, or take"):
-        experiment = experiment_of(renderer="html")
-        report.film(tmp_path, "td3", experiment, *pendulum, (None, None), np.ones(2))
-
-
-def test_a_task_without_mujoco_has_no_film(tmp_path):
-    task, box = games.quadratic()
-    with pytest.raises(UserError, match=r"draws MuJoCo models, and quadratic has none"):
-        report.film(tmp_path, "td3", experiment_of(), task, box, (None, None), np.zeros(1))
