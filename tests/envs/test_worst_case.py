@@ -186,6 +186,11 @@ def test_errors(game, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_mujoco_c_needs_a_mujoco_model(game):
+    with pytest.raises(UserError, match="quadratic has no MuJoCo model: score it by worst_case"):
+        worst_case_host(lambda obs: obs, *game)
+
+
 # The pendulum. The known controller holds it everywhere; without its gains on the cart it drifts.
 HOLDS, DRIFTS = GAINS, GAINS * [0, 1, 0, 1]
 
