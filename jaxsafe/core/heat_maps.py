@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib import colormaps, patheffects
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from jaxsafe.core import plots
@@ -74,7 +73,7 @@ def heat_maps(
       mark: whether the "min" or the "max" is the worst cell; `None` marks no cell.
       notes: name -> a line under the name of that panel.
       marks: name -> points `[S, 2]`, x before y, that get crosses.
-      marks_label: what the crosses are, for the legend.
+      marks_label: what the crosses are, for a line below.
 
     Returns:
       The path written.
@@ -130,7 +129,7 @@ def slices(
       xlabel, ylabel, zlabel, value_label: labels with units, the last of the colour bar.
       title: bold line above all panels.
       marks: name -> points `[S, 3]` in the order x, y, z, that get crosses in the nearest slice.
-      marks_label: what the crosses are, for the legend.
+      marks_label: what the crosses are, for a line below.
 
     Returns:
       The path written.
@@ -187,20 +186,16 @@ def _frame(
     title: str,
     marks_label: str,
 ) -> None:
-    """Adds what all panels share: labels, colour bar, title, and a legend of the crosses."""
+    """Adds what all panels share: labels, colour bar, title, and what the crosses are."""
     bar = figure.colorbar(mesh, ax=grid.ravel().tolist(), aspect=22 * len(grid), pad=0.02)
     bar.set_label(value_label, **plots.LABEL)
     bar.ax.tick_params(labelsize=9.5, colors=plots.INK)
     bar.outline.set_visible(False)
-    figure.supxlabel(xlabel, **plots.LABEL)
+    # In one text with the label: a legend would lie over it where the figure is narrow.
+    figure.supxlabel(f"{xlabel}\ncross: {marks_label}" if marks_label else xlabel, **plots.LABEL)
     figure.supylabel(ylabel, **plots.LABEL)
     if title:
         figure.suptitle(title, fontsize=13.5, **plots.BOLD)
-    if marks_label:
-        cross = Line2D([], [], linestyle="", label=marks_label, **_CROSS)
-        figure.legend(
-            handles=[cross], loc="outside lower right", frameon=False, fontsize=9.5, handletextpad=0
-        )
 
 
 def _crosses(axes: Any, points: ArrayLike) -> None:
@@ -215,7 +210,7 @@ def _head(axes: Any, name: str, note: str | None) -> None:
     if note is None:
         axes.set_title(name, pad=6, **style)
         return
-    axes.set_title(note, fontsize=9.5, color=plots.MUTED, pad=5)
+    axes.set_title(note, fontsize=9.5 * min(1.0, 40 / len(note)), color=plots.MUTED, pad=5)
     above = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
     axes.annotate(name, (0.5, 1), (0, 20), **above, **style)
 

@@ -77,7 +77,7 @@ def curves(
     caption = [f"thick: {middle} over seeds · band: 95% bootstrap interval · thin: single seeds"]
     caption = (caption if most > 1 else []) + ([f"cross: {marks_label}"] if marks else [])
     if caption:
-        figure.supxlabel(" · ".join(caption), fontsize=8.5, color=MUTED)
+        figure.supxlabel("\n".join(caption), fontsize=8.5, color=MUTED)
     _label_ends(figure, axes, ends)
     return save(figure, path)
 

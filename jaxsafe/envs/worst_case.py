@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsafe.core.checks import check_range
+from jaxsafe.core.checks import UserError, check_range
 from jaxsafe.core.config import field
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.envs import host, rollout
@@ -228,7 +228,11 @@ def worst_case_host(
       UserError: as `worst_case`, or the task has no MuJoCo model.
     """
     search = _checked(search, grid, episodes)
-    rng = np.random.default_rng([seed, 1])
+    if task.host is None:
+        raise UserError(
+            f"{task.name} has no MuJoCo model: score it by worst_case, in its own engine."
+        )
+    rng = np.random.default_rng([seed, 1])  # the starts are drawn from `seed` alone
     low, high = np.asarray(uncertainty.low), np.asarray(uncertainty.high)
     points = np.asarray(uncertainty.grid(grid), np.float64)
     known = np.concatenate([points, rng.uniform(low, high, (search.random, len(low)))])

@@ -25,8 +25,8 @@ NAMES = {
     "m3ddpg": "M3DDPG",
     "m2td3_plus": "M2TD3+",
 }
-ENGINES = {"mujoco_c": "MuJoCo C", "jax": "JAX, the engine that trained"}
-_FOUND = "worse than the grid, found off it (one per seed)"
+ENGINES = {"mujoco_c": "MuJoCo C", "jax": "the training engine (JAX)"}
+_FOUND = "a seed's worst case, found off the grid"
 
 
 def headline(experiment: Experiment, engine: str) -> str:

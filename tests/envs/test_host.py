@@ -72,6 +72,15 @@ def test_every_omega_and_policy_gets_the_same_starts(pendulum):
     assert (other.returns != scores.returns[:1]).any()
 
 
+def test_each_policy_may_have_omegas_of_its_own(pendulum):
+    task, box = pendulum
+    own = np.stack([OMEGAS[:2], OMEGAS[2:4]])
+    scores = host.score(task, weak, box, own, episodes=2, seed=0, num_policies=2)
+    shared = host.score(task, weak, box, OMEGAS[:4], episodes=2, seed=0)
+    np.testing.assert_array_equal(scores.returns.reshape(4, 2), shared.returns[0])
+    assert len(np.unique(shared.returns)) > 2
+
+
 def test_scores_do_not_depend_on_threads_or_on_the_other_rows(pendulum):
     task, box = pendulum
     one = host.score(task, weak, box, OMEGAS, 3, seed=0, num_threads=1)
@@ -139,6 +148,8 @@ def test_initial_states_are_the_tasks_reset_noise(pendulum):
         ({"omegas": np.ones(2)}, r"shape \(2,\): give \[N, 2\].*pole_mass, cart_mass"),
         ({"omegas": np.ones((0, 2))}, r"shape \(0, 2\): give \[N, 2\], N >= 1"),
         ({"omegas": [[1, 1], [np.nan, 1]]}, r"omegas\[1\]=\[nan, 1.0\] is not finite"),
+        ({"omegas": np.ones((2, 3, 2))}, r"shape \(2, 3, 2\): give \[N, 2\]"),
+        ({"omegas": np.ones((1, 2, 2, 2))}, r"shape \(1, 2, 2, 2\): give \[N, 2\]"),
         ({"policy": lambda obs: obs}, r"shape \(1, 1, 4\), expected \(1, 1, 1\)"),
         ({"episodes": 10**12}, r"GiB.*Lower episodes"),
     ],

@@ -80,6 +80,17 @@ def test_blocks_of_any_size_give_the_grid_values_and_never_a_negative_gap(game, 
     assert 0 <= found.refined_omega <= np.float32(0.9)
 
 
+def test_the_search_halves_its_radius_each_round():
+    from jaxsafe.envs.worst_case import _blocks
+
+    search = Search(rounds=3, proposals=2000, radius=0.4)
+    known = jnp.zeros((1500, 2))
+    fixed, is_local, noise = _blocks(jax.random.key(0), known, 1000, search)
+    assert fixed.shape == noise.shape == (8, 1000, 2)
+    assert is_local.tolist() == [False] * 2 + [True] * 6
+    np.testing.assert_allclose(noise[2:].std((1, 2)), np.repeat([0.4, 0.2, 0.1], 2), rtol=0.05)
+
+
 def test_policies_side_by_side_equal_each_alone(game):
     actions = np.array([0.3, A, 0.9], np.float32)
     together = solve(game, actions)
@@ -173,6 +184,11 @@ def test_errors(game, change, message):
     with pytest.raises(UserError, match=message) as error:
         worst_case(jax.random.key(0), lambda obs: obs, *game, **change)
     assert "\n" not in str(error.value)
+
+
+def test_mujoco_c_needs_a_mujoco_model(game):
+    with pytest.raises(UserError, match="quadratic has no MuJoCo model: score it by worst_case"):
+        worst_case_host(lambda obs: obs, *game)
 
 
 # The pendulum. The known controller holds it everywhere; without its gains on the cart it drifts.

@@ -151,7 +151,10 @@ def test_eval_scores_again_on_another_grid_and_in_both_engines(finished, tmp_pat
     scores = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
     engines = [row["engine"] for row in scores]
     assert engines == ["mujoco_c"] * 2 * 5 + ["jax"] * 2 * 5
-    assert "return in MuJoCo C over" in done.stdout and "return in JAX, " in done.stdout
+    assert (
+        "return in MuJoCo C over" in done.stdout
+        and "return in the training engine (JAX) over" in done.stdout
+    )
     assert (out / "plots/worst_case_jax.png").exists()
     scores = [row for row in scores if (row["engine"], row["point"]) == ("mujoco_c", "grid")]
     corners = {(m, c) for m in (1.0, 31.0) for c in (1.0, 11.0)}
