@@ -151,4 +151,4 @@ def _html_writer() -> Callable[..., Any]:
             f"--eval.renderer=html needs brax's viewer ({error}): pip install brax, or take "
             "--eval.renderer=lines."
         ) from error
-    return html.write
+    return html.html
