@@ -3,8 +3,9 @@
 
 The policy is a linear controller that keeps every pole up, but for starts in a corner of the reset
 box at the lightest masses, which fall some ten steps before the end (in MuJoCo C as well). So no
-episode ends early to speak of, and every engine takes every step. MuJoCo C is stepped through Python on one thread per core, as scores are
-made; the JAX engines run `worst_case` in one call on one device, without a search.
+episode ends early to speak of, and every engine takes every step. MuJoCo C is stepped through
+Python on one thread per core, as scores are made; the JAX engines run `worst_case` in one call on
+one device, without a search.
 """
 
 import dataclasses
