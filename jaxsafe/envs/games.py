@@ -228,13 +228,13 @@ class GameModel:
     w: jnp.ndarray  # [1]
 
 
-_REACH, _FORCE, _STEPS = 2.0, 6.0, 40
+_REACH, _BOUND, _FORCE, _STEPS = 2.0, 4.0, 3.0, 40
 
 
 def make(game: Game) -> tuple[Task, UncertaintySet]:
     """Builds a game as a task with its set.
 
-    The regulator's x stays within 10 and u within 6, its training starts lie in [-2, 2], and its
+    The regulator's x stays within 4 and u within 3, its training starts lie in [-2, 2], and its
     episodes of 40 steps are truncated, never terminated.
 
     Raises:
@@ -282,7 +282,7 @@ def _step(
         terminated, truncated = jnp.bool_(True), jnp.bool_(False)
     else:
         reward = -(x**2 + game.rho * u**2)
-        after = jnp.clip(game.a * x + w * u, -10.0, 10.0)
+        after = jnp.clip(game.a * x + w * u, -_BOUND, _BOUND)
         terminated, truncated = jnp.bool_(False), steps >= _STEPS
     state = AdaptedState(after[None], steps)
     return state, Timestep(state.inner, reward, jnp.float32(0), terminated, truncated)

@@ -73,8 +73,10 @@ def check_candidates(
     """Lets rollouts of the scored actor choose the candidates, every `check_interval` iterations.
 
     The K candidates and `check_omegas` uniform ones run one episode each from the same start; the
-    K of least return, no two nearer than `restart_distance`, are the candidates from then on. Q
-    may err about which omega is worst, and its candidates then defend the wrong place.
+    K of least return, no two within `check_distance`, are the candidates from then on. Q may err
+    about which omega is worst, and its candidates then defend the wrong place. The distance is to
+    keep several places at once: were all candidates at the one that is worst now, the actor would
+    run back and forth between two.
     """
     if not (config.plus and config.check_interval):
         return learner
@@ -89,7 +91,7 @@ def check_candidates(
         pool = jnp.concatenate([own, uniform * learner.world.omega_varies])
         actor = algorithm.scored_actor(learner, config)
         returns = _returns(key_start, actor, learner.world, pool, config, task, uncertainty)
-        chosen = adversary.least(returns, pool, config.num_candidates, config.restart_distance)
+        chosen = adversary.least(returns, pool, config.num_candidates, config.check_distance)
         _, _, omega_tx = algorithm.optimizers(config)
         return adversary.moved(candidates, pool, chosen, omega_tx)
 

@@ -230,7 +230,7 @@ def test_a_check_by_rollouts_finds_what_q_does_not_know():
     assert trees_equal(idle.candidates, run.learner.candidates)
     learner = check(run.learner, jnp.int32(4))
     found = np.asarray(adversary.omegas(learner.candidates, learner.world))[:, 0]
-    assert found[0] > 0.97 and found[1] < found[0] - config.restart_distance
+    assert found[0] > 0.97 and found[1] < found[0] - config.check_distance
     np.testing.assert_allclose(learner.candidates.probs, 0.5)
     again = check(learner, jnp.int32(6))
     assert adversary.omegas(again.candidates, learner.world)[0, 0] >= found[0] - 1e-6
