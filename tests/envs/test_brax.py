@@ -9,7 +9,7 @@ import pytest
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.envs.brax import adapt
-from jaxsafe.envs.rollout import auto_reset, episode_return
+from jaxsafe.envs.rollout import auto_reset
 from jaxsafe.envs.types import Leaf
 from jaxsafe.envs.uncertainty import make_set
 
@@ -123,11 +123,6 @@ def test_state_keeps_its_types_so_that_it_can_be_a_scan_carry(backend):
     assert timestep.obs.shape == (own.obs_size,) == own.obs_scale.shape == (4,)
     assert own.max_episode_steps == 1000 and own.host is None
     assert own.name == f"InvertedPendulum-{backend}"
-
-
-def test_an_episode_is_scored_in_one_scan(task, start):
-    total, steps = episode_return(task, lambda obs: jnp.zeros(1), task.model, start)
-    assert total == steps == 7
 
 
 def test_errors_name_the_value_and_the_fix(env):
