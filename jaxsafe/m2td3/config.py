@@ -100,7 +100,9 @@ class Config:
     )
     check_omegas: int = field(27, "Uniform omegas that a check tries beside the candidates.", low=0)
     check_distance: float = field(
-        0.5, "L1 distance that a check keeps between candidates, so that none is forgotten.", low=0.0
+        0.5,
+        "L1 distance that a check keeps between candidates, so that none is forgotten.",
+        low=0.0,
     )
     check_steps: int = field(0, "Steps of a check's rollout; 0: the task's episode.", low=0)
     # the adversary of rarl and m3ddpg, with the actor's learning rate and noise
