@@ -220,6 +220,31 @@ DEMO = Config(
     target_omega_noise=0.0,
 )
 
+# gymnax's pendulum: returns are large and negative, starts lie on the whole circle.
+SWING_UP = dataclasses.replace(
+    DEMO,
+    gamma=0.98,
+    tau=0.01,
+    critic_offset=-100.0,
+    critic_scale=100.0,
+    replay_capacity=512_000,
+    exploration_noise=0.2,
+    exploring_starts=0.0,
+    episode_steps=0,
+)
+
+# The paper's networks, batch and rates for 200,000 steps, a tenth of the paper's: a smoke run.
+SMOKE = dataclasses.replace(
+    PAPER,
+    total_steps=12_500,
+    num_envs=16,
+    updates_per_step=8,
+    warmup_steps=625,
+    replay_capacity=200_000,
+    restart_interval=250,
+    probability_horizon=1000,
+)
+
 # For games of a step or two, and a linear policy, whose best worst case is known: critics exact
 # enough to tell apart omegas that are nearly as bad, and smoothing that does not blur them. In the
 # regulator a policy soon sits at 0, so episodes are cut after two steps from starts all over.

@@ -9,7 +9,17 @@ from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.envs import games, uncertainty
 from jaxsafe.envs.games import QuadraticGame, ScalarRegulator
 from jaxsafe.envs.worst_case import Search
-from jaxsafe.m2td3.config import DEMO, GAMES, METHODS, PAPER, Config, paper_compat, validate
+from jaxsafe.m2td3.config import (
+    DEMO,
+    GAMES,
+    METHODS,
+    PAPER,
+    SMOKE,
+    SWING_UP,
+    Config,
+    paper_compat,
+    validate,
+)
 
 # What scoring holds at least, so that a hopeless grid is refused before hours of training.
 _POINT_BYTES, _EPISODE_BYTES = 8192, 256
@@ -86,6 +96,8 @@ PUBLISHED = tuple(method for method in METHODS if method != "m2td3_plus")
 PRESETS = {
     "demo": Experiment(algo=DEMO),
     "known_answers": Experiment(games=GAME_NAMES, methods=METHODS, algo=GAMES),
+    "pendulum": Experiment(scenario="Pendulum-3", algo=SWING_UP),
+    "half_cheetah": Experiment(scenario="HalfCheetah-1", methods=("m2td3_plus", "td3"), algo=SMOKE),
     "paper": Experiment(version="v4", methods=PUBLISHED, algo=PAPER, eval=Evaluation(episodes=30)),
     "paper_compat": Experiment(
         version="v4", methods=PUBLISHED, algo=paper_compat(PAPER), eval=Evaluation(episodes=30)
