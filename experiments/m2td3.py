@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains M2TD3 and its baselines in JAX and scores their worst case, in MuJoCo C where it can.
 
-Presets: demo (two cores, minutes), known_answers (games solved in closed form), pendulum (gymnax's),
-half_cheetah (a smoke run), paper (published values, working defaults), paper_compat (the authors'
-code to the letter).
+Presets: demo (two cores, minutes), known_answers (games solved in closed form), pendulum (that of
+gymnax), half_cheetah (a smoke run), paper (published values, working defaults), paper_compat (the
+authors' code to the letter).
 """
 
 from typing import Any

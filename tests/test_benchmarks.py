@@ -8,6 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from benchmarks import m2td3_ablation
+from jaxsafe.core import flags as flags_lib
+from jaxsafe.m2td3 import PRESETS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -30,3 +35,16 @@ def test_grid_evaluation_times_every_engine_there_is():
         assert row["seconds"] * row["rate"] == pytest.approx(2 * 2 * 2 * 20)
         assert (row["omegas"], row["episodes"], row["cores"]) == (4, 2, 1)
     assert rows[0]["compile_s"] == 0 and rows[1]["compile_s"] > 0
+
+
+def test_every_row_of_the_ablation_changes_the_demo_by_flags_that_exist():
+    before = PRESETS["demo"].algo
+    assert m2td3_ablation.ROWS["M2TD3+"] == ()
+    for name, given in list(m2td3_ablation.ROWS.items())[1:]:
+        values = flags.FlagValues()
+        flags_lib.define_run_flags(values, PRESETS)
+        flags_lib.define_config_flags(PRESETS["demo"], "", values)
+        values(["m2td3", *given])
+        for path in (flag.removeprefix("--").partition("=")[0] for flag in given):
+            default = getattr(before, path.removeprefix("algo."))
+            assert values[path].value != default, (name, path)

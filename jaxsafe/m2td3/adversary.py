@@ -103,15 +103,15 @@ def restart(
 ) -> tuple[Candidates, jax.Array]:
     """Restarts candidates that crowd each other, then those of low probability; renormalises p.
 
-    The distance is in normalised units, or in physical ones where `normalise_omega` is off, as
-    in the reference code. `key` is consumed.
+    The distance is in normalised units, or in physical ones where `normalise_distance` is off,
+    as in the reference code. `key` is consumed.
 
     Returns:
       the candidates, and the number of restarts `[]`.
     """
     key_near, key_rare = jax.random.split(key)
     omega = omegas(candidates, world)
-    if not config.normalise_omega:
+    if not config.normalise_distance:
         omega = world.physical(omega)
     near = close_to_later(omega, config.restart_distance)
     candidates = _restart(candidates, near, init(key_near, config, world, optimizer))

@@ -113,6 +113,7 @@ class Config:
     # where the authors' code is faulty: defaults work, the other value is theirs
     scale_obs: bool = field(True, "Networks see scaled observations (theirs: raw).")
     normalise_omega: bool = field(True, "Critics see omega in [-1, 1] (theirs: physical units).")
+    normalise_distance: bool = field(True, "Candidates' distances too (theirs: physical units).")
     bootstrap_truncation: bool = field(True, "Time limits bootstrap (theirs: count as terminal).")
     anneal_omega_noise: bool = field(True, "Omega noise falls to its end (theirs: never).")
     independent_noise: bool = field(True, "One draw per action dimension (theirs: one for all).")
@@ -185,6 +186,7 @@ def paper_compat(config: Config) -> Config:
         config,
         scale_obs=False,
         normalise_omega=False,
+        normalise_distance=False,
         bootstrap_truncation=False,
         anneal_omega_noise=False,
         independent_noise=False,

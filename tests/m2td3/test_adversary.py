@@ -112,7 +112,7 @@ def test_distance_is_in_physical_units_where_omega_is(candidates, config, world)
     near = jnp.arange(5.0)[:, None] * jnp.array([0.1, 0.1])
     before = candidates.replace(z=near, probs=jnp.full((5,), 0.2))
     wide = dataclasses.replace(config, restart_distance=0.15)
-    raw = dataclasses.replace(wide, normalise_omega=False)
+    raw = dataclasses.replace(wide, normalise_distance=False)
     assert adversary.restart(jax.random.key(8), before, wide, world, TX)[1] == 4
     assert adversary.restart(jax.random.key(8), before, raw, world, TX)[1] == 0
 
