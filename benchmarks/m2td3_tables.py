@@ -47,7 +47,7 @@ def _line(row: dict) -> str:
 def known_answers(summary: dict) -> str:
     """The table of the games with known answers."""
     lines = [
-        "| game | method | should reach | policy: median (least to greatest) | gap: median, greatest |",
+        "| game | method | should reach | policy: median (range) | gap: median, greatest |",
         "|---|---|---|---|---|",
     ]
     for row in summary["results"]:
@@ -62,7 +62,10 @@ def known_answers(summary: dict) -> str:
 
 def ablation(results: dict) -> str:
     """The table of the ablation."""
-    lines = ["| what is changed | worst: IQM | mean | of each seed | average |", "|---|---|---|---|---|"]
+    lines = [
+        "| what is changed | worst: IQM | mean | of each seed | average |",
+        "|---|---|---|---|---|",
+    ]
     for row in results["rows"]:
         numbers = [f"{row[k]:,.0f}" for k in ("worst_iqm", "worst_mean")]
         cells = (row["what"], *numbers, row["worst_per_seed"], f"{row['average_mean']:,.0f}")

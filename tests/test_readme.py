@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README is true: its example runs, its pictures exist, its numbers are the committed ones."""
+"""The READMEs are true: examples run, pictures exist, numbers are the committed ones."""
 
 import json
 import os
@@ -8,19 +8,46 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks import m2td3_tables
+
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = {p.parent.name: p.read_text(encoding="utf-8") for p in ROOT.glob("jaxsafe/*/README.md")}
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_the_kernel_example_runs_and_is_ten_lines(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 10
-    check = (
-        "\nassert metrics['critic/loss'].shape == (64,)\nassert bool((states.step == 2).all())\n"
-    )
+def examples(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, flags=re.S)
+
+
+# What must hold after each example, in the order of the pages.
+CHECKS = {
+    "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
+    "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
+    "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",
+}
+
+
+def all_examples() -> dict[str, str]:
+    (kernel,) = examples(TEXT)
+    of_folders = {f"{n}-{i}": b for n, t in FOLDERS.items() for i, b in enumerate(examples(t))}
+    return {"kernel": kernel} | of_folders
+
+
+def test_the_kernel_example_is_ten_lines():
+    assert len([line for line in all_examples()["kernel"].splitlines() if line.strip()]) <= 10
+
+
+def test_every_example_is_run():
+    assert set(all_examples()) == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_examples_run(name, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", block + check],
+        [sys.executable, "-c", f"{all_examples()[name]}\n{CHECKS[name]}\n"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -39,7 +66,7 @@ def test_pictures_are_in_the_tree():
 
 def test_the_demo_table_is_the_committed_result():
     summary = json.loads((RESULTS / "m2td3_demo.json").read_text())
-    assert {row["method"] for row in summary["results"]} == {"m2td3", "dr_td3", "td3"}
+    assert {row["method"] for row in summary["results"]} == {"m2td3_plus", "dr_td3", "td3"}
     for row in summary["results"]:
         worst = " ".join(f"{x:.0f}" for x in row["worst_per_seed"])
         assert re.search(rf"\b{re.escape(worst)}\b", TEXT), (row["method"], worst)
@@ -57,7 +84,15 @@ def test_every_speed_in_the_table_is_a_committed_measurement():
 
 def test_commands_name_modules_and_targets_that_exist():
     targets = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake ([a-z-]+)", TEXT):
-        assert f"\n{target}:" in targets, target
-    for module in re.findall(r"python -m ([\w.]+)", TEXT):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+    for text in (TEXT, *FOLDERS.values()):
+        for target in re.findall(r"\bmake ([a-z-]+)", text):
+            assert f"\n{target}:" in targets, target
+        for module in re.findall(r"python -m ([\w.]+)", text):
+            assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+def test_the_folders_tables_are_the_committed_results():
+    tables = m2td3_tables.tables()
+    assert tables
+    for title, table in tables.items():
+        assert table in FOLDERS["m2td3"], title

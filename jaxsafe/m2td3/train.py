@@ -11,8 +11,7 @@ from jax import lax
 
 from jaxsafe.data import replay
 from jaxsafe.envs import rollout
-from jaxsafe.envs.types import State as EnvState
-from jaxsafe.envs.types import Task
+from jaxsafe.envs.types import Task, TaskState
 from jaxsafe.envs.uncertainty import UncertaintySet
 from jaxsafe.m2td3 import adversary, algorithm, networks, omegas
 from jaxsafe.m2td3.algorithm import Metrics
@@ -29,7 +28,7 @@ class Run(struct.PyTreeNode):
 
     learner: State
     buffer: replay.Buffer  # Transition leaves [capacity, ...]
-    worlds: EnvState  # [N, ...]
+    worlds: TaskState  # [N, ...]
     omega: jax.Array  # [N, D] normalised
     total: jax.Array  # [N] return of the running episodes
     last_return: jax.Array  # [] mean of the episodes that ended last
