@@ -12,7 +12,7 @@ from jaxsafe.core import checks, launch, loop, metrics, tables
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
-from jaxsafe.envs import games
+from jaxsafe.envs import game_tasks
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 from jaxsafe.m2td3 import evaluate, known_answers, report, train
@@ -36,7 +36,7 @@ def stages(experiment: Experiment) -> list[Stage]:
         )
 
     if experiment.games:
-        worlds = {game: games.make(getattr(experiment, game)) for game in experiment.games}
+        worlds = {game: game_tasks.make(getattr(experiment, game)) for game in experiment.games}
         return [
             stage(known_answers.stage_name(g, m), m, *worlds[g])
             for g in worlds

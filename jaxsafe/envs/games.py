@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two robust decision problems whose answers are known in closed form, as tasks.
+"""Two robust decision problems whose answers are known in closed form; `game_tasks` plays them.
 
 Each has one policy number x and one uncertain number w in [low, high]. `closed_form` gives the x of
 the best worst case, of the best mean over uniform w, and of the best return at one nominal w.
@@ -12,16 +12,11 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
-from flax import struct
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import field
-from jaxsafe.envs.types import AdaptedState, Leaf, Task, Timestep
-from jaxsafe.envs.uncertainty import UncertaintySet, make_set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +98,7 @@ def check(game: Game) -> None:
     if not game.low <= game.nominal <= game.high:
         raise UserError(f"nominal={game.nominal:g} is outside [{game.low:g}, {game.high:g}].")
     if isinstance(game, QuadraticGame):
-        if min(_weight(game, game.low), _weight(game, game.high)) < 0:
+        if min(weight(game, game.low), weight(game, game.high)) < 0:
             raise UserError(
                 f"base={game.base:g} + slope={game.slope:g} w is below 0 in the set: raise base."
             )
@@ -117,7 +112,7 @@ def check(game: Game) -> None:
 def returns(game: Game, x: float, w: float) -> float:
     """The return of policy number `x` at `w`, discounted in the regulator."""
     if isinstance(game, QuadraticGame):
-        return -_weight(game, w) * (x - w) ** 2
+        return -weight(game, w) * (x - w) ** 2
     shrink = 1 - game.gamma * (game.a - w * x) ** 2
     cost = game.start**2 * (1 + game.rho * x**2)
     return -cost / shrink if shrink > 0 else -math.inf
@@ -143,14 +138,15 @@ def _worst_at(game: Game, x: float) -> tuple[float, ...]:
     return tuple(sorted(near))
 
 
-def _weight(game: QuadraticGame, w):
+def weight(game: QuadraticGame, w):
+    """The cost's factor at `w`, a number or an array."""
     return game.base + game.slope * w
 
 
 def _quadratic(game: QuadraticGame) -> tuple[float, float, float, float]:
     """A maximum of convex costs is least where two of them cross or at the least of one of them."""
     poly, b, c = np.polynomial.Polynomial, game.base, game.slope
-    costs = [_weight(game, w) * poly([-w, 1]) ** 2 for w in (game.low, game.high)]
+    costs = [weight(game, w) * poly([-w, 1]) ** 2 for w in (game.low, game.high)]
     if c:  # the cost at the inner maximum, 4 (b + c a)^3 / 27 c^2
         costs.append(4 * poly([b, c]) ** 3 / (27 * c**2))
     roots = [r for i, p in enumerate(costs) for q in costs[:i] for r in (p - q).roots()]
@@ -219,75 +215,3 @@ def _mean_cost(game: ScalarRegulator, k: float) -> float:
     if max(map(abs, ends)) >= 1:
         return math.inf
     return cost * (math.atanh(ends[0]) - math.atanh(ends[1])) / (root * k * width)
-
-
-@struct.dataclass
-class GameModel:
-    """The one uncertain number, so that it can be a set's parameter."""
-
-    w: jnp.ndarray  # [1]
-
-
-_REACH, _BOUND, _FORCE, _STEPS = 2.0, 4.0, 3.0, 40
-
-
-def make(game: Game) -> tuple[Task, UncertaintySet]:
-    """Builds a game as a task with its set.
-
-    The regulator's x stays within 4 and u within 3, its training starts lie in [-2, 2], and its
-    episodes of 40 steps are truncated, never terminated.
-
-    Raises:
-      UserError: as `check`.
-    """
-    check(game)
-    quadratic = isinstance(game, QuadraticGame)
-    # The quadratic game shows a constant 1, so that a linear policy can play any a.
-    start = 1.0 if isinstance(game, QuadraticGame) else game.start
-
-    def place(x) -> AdaptedState:
-        return AdaptedState(jnp.reshape(x, (1,)), jnp.int32(0))
-
-    def explore(model, key) -> AdaptedState:
-        if quadratic:
-            return place(jnp.float32(start))
-        return place(jax.random.uniform(key, (), minval=-_REACH, maxval=_REACH))
-
-    limits = (game.low, game.high) if quadratic else (-_FORCE, _FORCE)
-    task = Task(
-        name=type(game).__name__,
-        model=GameModel(jnp.array([game.nominal], jnp.float32)),
-        reset=lambda model, key: place(jnp.float32(start)),
-        explore=explore,
-        step=lambda model, state, action: _step(game, model, state, action),
-        observe=lambda model, state: state.inner,
-        obs_size=1,
-        action_size=1,
-        action_low=np.array(limits[:1], np.float32),
-        action_high=np.array(limits[1:], np.float32),
-        obs_scale=np.ones(1, np.float32),
-        max_episode_steps=1 if quadratic else _STEPS,
-        parameters={"w": Leaf("w", (0,))},
-        host=None,
-    )
-    return task, make_set(task, {"w": (game.low, game.high)})
-
-
-def _step(
-    game: Game, model: GameModel, state: AdaptedState, action
-) -> tuple[AdaptedState, Timestep]:
-    w, x, u, steps = model.w[0], state.inner[0], action[0], state.steps + 1
-    if isinstance(game, QuadraticGame):
-        reward, after = -_weight(game, w) * (u - w) ** 2, x
-        terminated, truncated = jnp.bool_(True), jnp.bool_(False)
-    else:
-        reward = -(x**2 + game.rho * u**2)
-        after = jnp.clip(game.a * x + w * u, -_BOUND, _BOUND)
-        terminated, truncated = jnp.bool_(False), steps >= _STEPS
-    state = AdaptedState(after[None], steps)
-    return state, Timestep(state.inner, reward, jnp.float32(0), terminated, truncated)
-
-
-def policy_number(game: Game, action: float) -> float:
-    """The policy number of a policy that plays `action` at the start; the regulator's is linear."""
-    return action if isinstance(game, QuadraticGame) else -action / game.start

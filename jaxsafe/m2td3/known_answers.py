@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.run import Folder
-from jaxsafe.envs import games
+from jaxsafe.envs import game_tasks, games
 from jaxsafe.envs.games import ClosedForm, Game
 from jaxsafe.m2td3 import algorithm
 from jaxsafe.m2td3.config import Config
@@ -49,11 +49,11 @@ class Solved(NamedTuple):
 
 def solve(game: Game, actors: Params, worlds: World, config: Config) -> Solved:
     """Reads the policy numbers off actors with leaves `[S, ...]`, at the game's start state."""
-    task, _ = games.make(game)
+    task, _ = game_tasks.make(game)
     obs = task.observe(task.model, task.reset(task.model, jax.random.key(0)))
     act = jax.vmap(lambda actor, world: algorithm.act(actor, obs, config, world)[0])
     actions = np.asarray(act(actors, worlds), np.float64)
-    numbers = np.array([games.policy_number(game, action) for action in actions])
+    numbers = np.array([game_tasks.policy_number(game, action) for action in actions])
     worst = np.array([games.worst_return(game, x) for x in numbers])
     return Solved(numbers, worst, games.closed_form(game).minimax_worst - worst)
 

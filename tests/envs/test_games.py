@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.envs import games, rollout
+from jaxsafe.envs import game_tasks, games, rollout
 from jaxsafe.envs.games import QuadraticGame, ScalarRegulator, closed_form
 
 GAMES = [
@@ -104,7 +104,7 @@ def test_bad_constants_are_named(game, words):
 
 def test_the_games_as_tasks_pay_what_the_formulas_say():
     for game, x in ((GAMES[0], 0.3), (GAMES[3], 1.4), (GAMES[4], 1.1), (GAMES[7], 1.0)):
-        task, uncertainty = games.make(game)
+        task, uncertainty = game_tasks.make(game)
         for w in (game.low, (game.low + game.high) / 2, game.high):
             model = uncertainty.apply(task.model, jnp.array([w]))
             state = task.reset(model, jax.random.key(0))
@@ -126,7 +126,7 @@ def discounted(task, model, state, gain, gamma):
 
 
 def test_training_starts_of_the_regulator_fill_their_range():
-    task, _ = games.make(ScalarRegulator())
+    task, _ = game_tasks.make(ScalarRegulator())
     keys = jax.random.split(jax.random.key(0), 1000)
     x = jax.vmap(task.explore, in_axes=(None, 0))(task.model, keys).inner
     assert x.shape == (1000, 1) and abs(x.mean()) < 0.1 and 1.95 < abs(x).max() <= 2
@@ -134,5 +134,5 @@ def test_training_starts_of_the_regulator_fill_their_range():
 
 def test_policy_numbers_come_from_actions_at_the_start():
     game = dataclasses.replace(ScalarRegulator(), start=2.0)
-    assert games.policy_number(game, -2.4) == pytest.approx(1.2)
-    assert games.policy_number(QuadraticGame(), 0.7) == 0.7
+    assert game_tasks.policy_number(game, -2.4) == pytest.approx(1.2)
+    assert game_tasks.policy_number(QuadraticGame(), 0.7) == 0.7

@@ -18,7 +18,7 @@ CONFIG = Config(actor="linear")
 
 def linear(weights, game):
     """Actors `u = half range * weight * obs + middle` of S seeds, and their worlds."""
-    task, uncertainty = known_answers.games.make(game)
+    task, uncertainty = known_answers.game_tasks.make(game)
     kernel = jnp.asarray(weights, jnp.float32)[:, None, None]
     world = train.world_of(task, uncertainty)
     worlds = jax.tree.map(lambda x: jnp.stack([x] * len(weights)), world)
