@@ -25,6 +25,7 @@ from jaxsafe.m2td3.config import (
 _POINT_BYTES, _EPISODE_BYTES = 8192, 256
 _SEARCH = Search(random=16, rounds=2, proposals=4)  # a quarter of the cost of a 10 x 10 grid
 
+SCENARIOS = (*uncertainty.SCENARIOS, *uncertainty.GYMNAX_SCENARIOS)
 SCORERS = ("mujoco_c", "jax")
 RENDERERS = ("lines", "mujoco", "html")
 GAME_NAMES = ("quadratic", "regulator")
@@ -55,7 +56,7 @@ class Evaluation:
 class Experiment:
     """Methods on one scenario. They share `algo`."""
 
-    scenario: str = field("InvertedPendulum-2", "Task and uncertainty set.")
+    scenario: str = field("InvertedPendulum-2", "Task and uncertainty set.", choices=SCENARIOS)
     version: str = field("v5", "Gymnasium's version of the task.", choices=("v4", "v5"))
     flavour: str = field(
         "paper", "How the set is read where codes differ.", choices=uncertainty.FLAVOURS
