@@ -210,8 +210,8 @@ for number, arguments in enumerate(json.loads(sys.argv[1])):
 BAD_INPUT = [
     (["--scenario=Hopper-9"], r"scenario='Hopper-9' is unknown\..*Choose one of: InvertedPendulum"),
     (["--preset=dmo"], r"'dmo' is unknown\. Did you mean 'demo'\?"),
-    (["--algo.gama=0.9"], r"Unknown flag --algo\.gama\. Did you mean --algo\.gamma\?"),
-    (["--gamma=0.9"], r"Unknown flag --gamma\. Did you mean --algo\.gamma\?"),
+    (["--algo.gama=0.9"], r"Unknown flag --algo\.gama\. Did you mean --algo\.gamma"),
+    (["--gamma=0.9"], r"Unknown flag --gamma\. Did you mean --algo\.gamma"),
     (["--algo.gamma=1.5"], r"--algo\.gamma=1\.5 is out of range: give a value in \[0, 1\]"),
     (["--algo.tau=nan"], r"--algo\.tau=nan is not a number"),
     (["--methods=m2td3,dr_tdd3"], r"'dr_tdd3' is unknown\. Did you mean 'dr_td3'\?"),

@@ -138,7 +138,7 @@ def test_films_are_drawn_by_what_was_asked_for(pendulum, tmp_path, monkeypatch):
     calls = []
     for name, module in (("lines", draw), ("mujoco", render), ("html", page)):
         spy = lambda path, *args, name=name: calls.append((name, args)) or path  # noqa: E731
-        monkeypatch.setattr(module, "html" if name == "html" else "gif", spy, raising=False)
+        monkeypatch.setattr(module, "write" if name == "html" else "gif", spy, raising=False)
     monkeypatch.setitem(sys.modules, "jaxsafe.envs.html", page)
     monkeypatch.setattr("jaxsafe.envs.html", page, raising=False)
     monkeypatch.setattr(evaluate, "worst_episode", lambda *_: np.zeros((4, 2)))
