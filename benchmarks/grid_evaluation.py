@@ -9,13 +9,13 @@ one device, without a search.
 """
 
 import dataclasses
-import inspect
 import json
+from functools import partial
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks import timing
+from benchmarks import balance, timing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
@@ -24,21 +24,8 @@ flags.DEFINE_integer("grid", 10, "Points per parameter.")
 flags.DEFINE_integer("episodes", 30, "Episodes a point.")
 flags.DEFINE_integer("length", 1000, "Control steps of an episode.")
 flags.DEFINE_list("batches", ["256", "1024"], "Episodes side by side in the JAX engines.")
-flags.DEFINE_list("engines", ["mujoco_c", "mjx", "analytic"], "What to measure, where it exists.")
+flags.DEFINE_list("engines", ["mujoco_c", "mjx", "analytic"], "What to measure.")
 flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
-
-GAINS = np.array([0.2024, 15.0148, 0.3707, 0.5322], np.float32)  # keeps the whole set up
-
-
-def _scenario(engine: str):
-    """The scenario with MJX or another engine of that name; None where it has none."""
-    from jaxsafe.envs import uncertainty as sets
-
-    if engine == "mjx":
-        return sets.scenario("InvertedPendulum-2")
-    if "engine" not in inspect.signature(sets.scenario).parameters:
-        return None
-    return sets.scenario("InvertedPendulum-2", engine=engine)
 
 
 def _work() -> int:
@@ -53,23 +40,22 @@ def _row(engine: str, batch: int, measured: dict, compile_s: float) -> dict:
     return head | seconds | measured | {"compile_s": compile_s}
 
 
-def jax_row(engine: str, batch: int) -> dict | None:
-    """One call of `worst_case` in a JAX engine; None where there is no such engine."""
+def jax_row(engine: str, batch: int) -> dict:
+    """One call of `worst_case` in a JAX engine."""
     import jax
     import jax.numpy as jnp
 
+    from jaxsafe.envs import uncertainty as sets
     from jaxsafe.envs.worst_case import Search, worst_case
 
-    world = _scenario(engine)
-    if world is None:
-        return None
+    world = sets.scenario("InvertedPendulum-2", engine=engine)
 
     def evaluate(key, gains):
-        act = lambda obs: jnp.clip(obs @ gains, -3.0, 3.0)[None]  # noqa: E731
+        act = partial(balance.force, jnp, gains=gains)
         search = Search(random=0, rounds=0)
         return worst_case(key, act, *world, FLAGS.grid, FLAGS.episodes, search, FLAGS.length, batch)
 
-    key, gains = jax.random.key(0), jnp.asarray(GAINS)
+    key, gains = jax.random.key(0), jnp.asarray(balance.GAINS)
     program, compile_s = timing.compiled(evaluate, key, gains)
     worst = float(program(key, gains).worst)
     if worst < 0.99 * FLAGS.length:
@@ -83,13 +69,12 @@ def jax_row(engine: str, batch: int) -> dict | None:
 def host_row(cores: int) -> dict:
     """MuJoCo C, all episodes in one batch."""
     from jaxsafe.envs import host
+    from jaxsafe.envs import uncertainty as sets
 
-    task, uncertainty = _scenario("mjx")
+    task, uncertainty = sets.scenario("InvertedPendulum-2")
     task = dataclasses.replace(task, max_episode_steps=FLAGS.length)
     omegas = np.asarray(uncertainty.grid(FLAGS.grid))
-
-    def act(obs):
-        return np.clip(obs @ GAINS, -3, 3)[..., None]
+    act = partial(balance.force, np)
 
     def call():
         return host.score(task, act, uncertainty, omegas, FLAGS.episodes, 0, num_threads=cores)
@@ -103,7 +88,7 @@ def worker(cores: int) -> list[dict]:
     cores = timing.pin(cores)
     rows = [host_row(cores)] if "mujoco_c" in FLAGS.engines else []
     for engine in (e for e in FLAGS.engines if e != "mujoco_c"):
-        rows += [row for batch in map(int, FLAGS.batches) if (row := jax_row(engine, batch))]
+        rows += [jax_row(engine, batch) for batch in map(int, FLAGS.batches)]
     return [{"cores": cores} | row for row in rows]
 
 

@@ -82,9 +82,7 @@ def heat_maps(
       UserError: there is no panel, a shape does not fit, or a grid does not increase.
     """
     x, y = _check_grid("x", x), _check_grid("y", y)
-    tables = {name: _check_panel(name, v, (len(y), len(x))) for name, v in panels.items()}
-    if not tables:
-        raise UserError("panels is empty: give at least one name -> values.")
+    tables = _check_panels(panels, (len(y), len(x)))
     columns = len(tables) if len(tables) <= 4 else min(4, -(-len(tables) // 2))
     rows = -(-len(tables) // columns)
     size = (3.1 * columns + 1.4, 3.15 * rows + (0.9 if title else 0.5))
@@ -138,10 +136,7 @@ def slices(
       UserError: as `heat_maps`.
     """
     x, y, z = _check_grid("x", x), _check_grid("y", y), _check_grid("z", z)
-    shape = (len(z), len(y), len(x))
-    tables = {name: _check_panel(name, v, shape) for name, v in panels.items()}
-    if not tables:
-        raise UserError("panels is empty: give at least one name -> values.")
+    tables = _check_panels(panels, (len(z), len(y), len(x)))
     worst = {name: _worst_slice(table) for name, table in tables.items()}
     shown = _shown(len(z), [k for k in worst.values() if k is not None])
     size = (1.95 * len(shown) + 2.2, 1.95 * len(tables) + 1.5)
@@ -282,10 +277,13 @@ def _check_grid(name: str, values: ArrayLike) -> np.ndarray:
     return grid
 
 
-def _check_panel(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    table = np.asarray(values, dtype=np.float64)
-    if table.shape != shape:
-        raise UserError(
-            f"panel {name!r} has shape {table.shape}: give {shape}, as the grids have it."
-        )
-    return table
+def _check_panels(panels: Mapping[str, ArrayLike], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    tables = {name: np.asarray(values, dtype=np.float64) for name, values in panels.items()}
+    if not tables:
+        raise UserError("panels is empty: give at least one name -> values.")
+    for name, table in tables.items():
+        if table.shape != shape:
+            raise UserError(
+                f"panel {name!r} has shape {table.shape}: give {shape}, as the grids have it."
+            )
+    return tables

@@ -202,18 +202,23 @@ def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
         )
         qpos, qvel = data.qpos, data.qvel
         derived = derived_arrays(spec.derived, model, data)
-        steps = state.steps + 1
-        terminated = spec.terminated(jnp, qpos, qvel)
-        reward = spec.reward(
-            jnp, state.qpos, qpos, qvel, action, terminated, state.derived, derived
-        )
-        timestep = Timestep(
-            obs=spec.observe(jnp, qpos, qvel, derived),
-            reward=reward.astype(jnp.float32),
-            cost=jnp.zeros((), jnp.float32),
-            terminated=terminated,
-            truncated=steps >= spec.max_episode_steps,
-        )
-        return State(qpos, qvel, data.qacc_warmstart, steps, derived), timestep
+        after = State(qpos, qvel, data.qacc_warmstart, state.steps + 1, derived)
+        return after, timestep_of(spec, state, action, after)
 
     return step
+
+
+def timestep_of(spec: MujocoSpec, before: State, action: jax.Array, after: State) -> Timestep:
+    """What the control step from `before` to `after` by `action` (clipped) is worth and shows."""
+    terminated = spec.terminated(jnp, after.qpos, after.qvel)
+    reward = spec.reward(
+        *(jnp, before.qpos, after.qpos, after.qvel, action, terminated),
+        *(before.derived, after.derived),
+    )
+    return Timestep(
+        obs=spec.observe(jnp, after.qpos, after.qvel, after.derived),
+        reward=reward.astype(jnp.float32),
+        cost=jnp.zeros((), jnp.float32),
+        terminated=terminated,
+        truncated=after.steps >= spec.max_episode_steps,
+    )

@@ -230,16 +230,7 @@ def _make_step(
         qpos, qvel = state.qpos, state.qvel
         for _ in range(spec.frame_skip):
             qpos, qvel = _advance(physics, mass, qpos, qvel, action[0])
-        steps = state.steps + 1
-        terminated = spec.terminated(jnp, qpos, qvel)
-        reward = spec.reward(jnp, state.qpos, qpos, qvel, action, terminated)
-        timestep = Timestep(
-            obs=spec.observe(jnp, qpos, qvel),
-            reward=reward.astype(jnp.float32),
-            cost=jnp.zeros((), jnp.float32),
-            terminated=terminated,
-            truncated=steps >= spec.max_episode_steps,
-        )
-        return State(qpos, qvel, state.qacc, steps), timestep
+        after = State(qpos, qvel, state.qacc, state.steps + 1)
+        return after, mujoco_tasks.timestep_of(spec, state, action, after)
 
     return step

@@ -5,6 +5,8 @@ Reference code `M2TD3/m2td3.py` and `trainer.py` (RESTART, selection). Candidate
 omega = 2 sigmoid(z) - 1, so no candidate leaves the set.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -81,15 +83,20 @@ def _restart(candidates: Candidates, marks: jax.Array, fresh: Candidates) -> Can
         return jnp.where(marks[k], probs.at[k].set(others / max(count - 1, 1)), probs), None
 
     probs, _ = lax.scan(one, candidates.probs, jnp.arange(count))
-
-    def pick(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(marks.reshape((count,) + (1,) * (new.ndim - 1)), new, old)
-
     return Candidates(
-        z=pick(fresh.z, candidates.z),
-        opt_state=jax.tree.map(pick, fresh.opt_state, candidates.opt_state),
+        z=_rows(marks, fresh.z, candidates.z),
+        opt_state=_rows(marks, fresh.opt_state, candidates.opt_state),
         probs=probs,
     )
+
+
+def _rows(marks: jax.Array, marked: Any, others: Any) -> Any:
+    """Row k `[...]` of every leaf `[K, ...]` from `marked` where `marks` `[K]`, else `others`."""
+
+    def pick(yes: jax.Array, no: jax.Array) -> jax.Array:
+        return jnp.where(marks.reshape(marks.shape + (1,) * (yes.ndim - 1)), yes, no)
+
+    return jax.tree.map(pick, marked, others)
 
 
 def close_to_later(omega: jax.Array, distance: float) -> jax.Array:
@@ -171,14 +178,10 @@ def moved(candidates: Candidates, pool: jax.Array, chosen: jax.Array, optimizer)
     count = candidates.probs.shape[0]
     kept, old = chosen < count, jnp.minimum(chosen, count - 1)
     y = jnp.clip((pool[chosen] + 1.0) / 2.0, 1e-4, 1.0 - 1e-4)
-    z = jnp.where(kept[:, None], candidates.z[old], jnp.log(y / (1.0 - y)))
-    fresh = jax.vmap(optimizer.init)(z)
-
-    def pick(new: jax.Array, rows: jax.Array) -> jax.Array:
-        return jnp.where(kept.reshape((count,) + (1,) * (new.ndim - 1)), rows[old], new)
-
+    z = _rows(kept, candidates.z[old], jnp.log(y / (1.0 - y)))
+    own = jax.tree.map(lambda x: x[old], candidates.opt_state)
     return Candidates(
         z=z,
-        opt_state=jax.tree.map(pick, fresh, candidates.opt_state),
+        opt_state=_rows(kept, own, jax.vmap(optimizer.init)(z)),
         probs=jnp.full_like(candidates.probs, 1.0 / count),
     )

@@ -32,6 +32,14 @@ from jaxsafe.m2td3.experiment import Experiment
 from jaxsafe.m2td3.report import NAMES
 from jaxsafe.m2td3.types import Params, World
 
+_DOT: dict[str, Any] = {
+    "color": plots.INK,
+    "markersize": 4.5,
+    "alpha": 0.55,
+    "markeredgewidth": 0,
+    "clip_on": False,
+}
+
 
 class Solved(NamedTuple):
     """Policies of S seeds in one game.
@@ -184,12 +192,3 @@ def picture(
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return plots.save(figure, path)
-
-
-_DOT: dict[str, Any] = {
-    "color": plots.INK,
-    "markersize": 4.5,
-    "alpha": 0.55,
-    "markeredgewidth": 0,
-    "clip_on": False,
-}

@@ -71,6 +71,26 @@ def record(version: str) -> Recording:
     return Recording(*(np.stack(x) for x in zip(*rows, strict=True)))
 
 
+def plan(name: str):
+    """The rows of one of the PLANS."""
+    return np.s_[PLANS.index(name) :: len(PLANS)]
+
+
+def upto_end(recording: Recording) -> np.ndarray:
+    """Mask [B, T] of the steps up to and including the one that terminates."""
+    return np.arange(STEPS) <= recording.first()[:, None]
+
+
+def check_rewards_and_endings(ours, theirs: Recording, reward_at_end: float) -> None:
+    """Asserts that Timesteps [B, T, ...] pay and end as the recording does, up to its end."""
+    mask = upto_end(theirs)
+    np.testing.assert_array_equal(ours.terminated[mask], theirs.terminated[mask])
+    np.testing.assert_array_equal(ours.reward[mask], theirs.reward[mask])
+    assert (ours.reward[mask & theirs.terminated] == reward_at_end).all()
+    assert ours.reward.dtype == ours.cost.dtype == np.float32
+    assert not ours.truncated.any() and not ours.cost.any()
+
+
 def states(start, steps: int = 0) -> State:
     """State rows at `start` [B, 4]."""
     start = jnp.asarray(start)

@@ -12,7 +12,15 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.envs.mujoco_tasks import SPECS, make
 from jaxsafe.envs.types import State
 
-from .recordings import OMEGAS, STEPS, gymnasium_env, states
+from .recordings import (
+    OMEGAS,
+    STEPS,
+    check_rewards_and_endings,
+    gymnasium_env,
+    plan,
+    states,
+    upto_end,
+)
 
 # What may differ: colours, and the memory set aside (their MJCF asks for a stack of its own).
 NOT_PHYSICS = {"geom_rgba", "narena"}
@@ -22,28 +30,19 @@ def start(*values, steps=0):
     return jax.tree.map(lambda x: x[0], states(np.array([values], np.float32), steps))
 
 
-def upto_end(recording):
-    """Mask [B, T] of the steps up to and including the one that terminates."""
-    return np.arange(STEPS) <= recording.first()[:, None]
-
-
-def plan(index):
-    return np.s_[index::3]
-
-
 class TestParity:
     def test_the_recordings_hold_what_they_are_for(self, gym_v5):
         first = gym_v5.first()
-        assert (first[plan(0)] == STEPS).all()
-        assert (first[plan(1)] < 50).all() and (first[plan(2)] < 50).all()
-        assert (np.abs(gym_v5.obs[plan(2), :, 0]).max(1) > 1.005).all()
+        assert (first[plan("balance")] == STEPS).all()
+        assert (first[plan("fall")] < 50).all() and (first[plan("rail")] < 50).all()
+        assert (np.abs(gym_v5.obs[plan("rail"), :, 0]).max(1) > 1.005).all()
         assert len(gym_v5.obs) == 3 * len(OMEGAS)
 
     def test_64_bit_steps_equal_gymnasium_v4(self, mjx64, gym_v4):
         assert mjx64.obs.dtype == np.float64
         error = np.abs(mjx64.obs - gym_v4.obs).max(-1)
         assert error[:, 0].max() < 1e-12  # one step; measured 7e-15
-        assert error[plan(0)].max() < 1e-11  # 200 steps held up; measured 7e-14
+        assert error[plan("balance")].max() < 1e-11  # 200 steps held up; measured 7e-14
         assert error[upto_end(gym_v4)].max() < 1e-11  # falls and rail; measured 7e-14
         assert error.max() < 1e-4  # on through the fall, where errors grow; measured 2e-7
 
@@ -51,17 +50,12 @@ class TestParity:
         assert mjx32.obs.dtype == np.float32
         error = np.abs(mjx32.obs - gym_v5.obs).max(-1)
         assert error[:, 0].max() < 1e-5  # one step; measured 5e-7
-        assert error[plan(0)].max() < 1e-3  # 200 steps held up; measured 2e-5
+        assert error[plan("balance")].max() < 1e-3  # 200 steps held up; measured 2e-5
         assert error[upto_end(gym_v5)].max() < 5e-3  # falls and rail; measured 5e-4
 
     def test_rewards_and_endings_equal_gymnasium(self, mjx32, gym_v5, mjx64, gym_v4):
-        for ours, theirs, reward_at_end in ((mjx32, gym_v5, 0.0), (mjx64, gym_v4, 1.0)):
-            mask = upto_end(theirs)
-            np.testing.assert_array_equal(ours.terminated[mask], theirs.terminated[mask])
-            np.testing.assert_array_equal(ours.reward[mask], theirs.reward[mask])
-            assert (ours.reward[mask & theirs.terminated] == reward_at_end).all()
-            assert ours.reward.dtype == ours.cost.dtype == np.float32
-            assert not ours.truncated.any() and not ours.cost.any()
+        check_rewards_and_endings(mjx32, gym_v5, reward_at_end=0)
+        check_rewards_and_endings(mjx64, gym_v4, reward_at_end=1)
 
     @pytest.mark.parametrize("version", ["v4", "v5"])
     def test_compiled_model_equals_gymnasium(self, version):

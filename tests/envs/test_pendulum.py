@@ -13,18 +13,17 @@ from jaxsafe.envs import pendulum as closed_form
 from jaxsafe.envs.types import State
 from jaxsafe.envs.uncertainty import make_set, scenario
 
-from .recordings import OMEGAS, PLANS, STEPS, replay, states
+from .recordings import (
+    OMEGAS,
+    check_rewards_and_endings,
+    plan,
+    replay,
+    states,
+    upto_end,
+)
 
 RANGES = {"pole_mass": (1, 31), "cart_mass": (1, 11)}
 ROWS = 1000
-
-
-def plan(name):
-    return np.s_[PLANS.index(name) :: len(PLANS)]
-
-
-def upto_end(recording):
-    return np.arange(STEPS) <= recording.first()[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +64,8 @@ def test_32_bit_steps_stay_near_gymnasium(in_32_bits, gym_v5):
 
 
 def test_rewards_and_endings_equal_gymnasium(in_64_bits, gym_v4, in_32_bits, gym_v5):
-    for ours, theirs, reward_at_end in ((in_64_bits, gym_v4, 1.0), (in_32_bits, gym_v5, 0.0)):
-        mask = upto_end(theirs)
-        np.testing.assert_array_equal(ours.terminated[mask], theirs.terminated[mask])
-        np.testing.assert_array_equal(ours.reward[mask], theirs.reward[mask])
-        assert (ours.reward[mask & theirs.terminated] == reward_at_end).all()
-        assert ours.reward.dtype == ours.cost.dtype == np.float32
-        assert not ours.truncated.any() and not ours.cost.any()
+    check_rewards_and_endings(in_64_bits, gym_v4, reward_at_end=1)
+    check_rewards_and_endings(in_32_bits, gym_v5, reward_at_end=0)
 
 
 class Scattered:
