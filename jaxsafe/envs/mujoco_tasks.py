@@ -103,7 +103,15 @@ def make(name: str) -> Task:
       UserError: if the name is unknown, or the task needs Gymnasium's files and they are absent.
     """
     check_choice("task", name, SPECS)
-    spec = SPECS[name]
+    return from_spec(SPECS[name])
+
+
+def from_spec(spec: MujocoSpec) -> Task:
+    """Builds the task of a spec of one's own; as `make`.
+
+    Raises:
+      UserError: if the task needs Gymnasium's files and they are absent.
+    """
     host = compile_model(spec)
     model = mjx.put_model(host, impl="jax")
     model = model.replace(opt=model.opt.replace(ls_iterations=spec.ls_iterations))
@@ -111,7 +119,7 @@ def make(name: str) -> Task:
     limits = host.actuator_ctrlrange.astype(np.float32)
     parameters = {p: _leaf(host, field, element) for p, field, element in spec.parameters}
     return Task(
-        name=name,
+        name=spec.name,
         model=_uncommitted(model),
         reset=lambda model, key: _reset(spec, blank, model, key),
         explore=lambda model, key: _explore(spec, blank, model, key),
@@ -204,13 +212,13 @@ def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
         derived = derived_arrays(spec.derived, model, data)
         steps = state.steps + 1
         terminated = spec.terminated(jnp, qpos, qvel)
-        reward = spec.reward(
+        reward, cost = spec.pay(
             jnp, state.qpos, qpos, qvel, action, terminated, state.derived, derived
         )
         timestep = Timestep(
             obs=spec.observe(jnp, qpos, qvel, derived),
             reward=reward.astype(jnp.float32),
-            cost=jnp.zeros((), jnp.float32),
+            cost=cost.astype(jnp.float32),
             terminated=terminated,
             truncated=steps >= spec.max_episode_steps,
         )
