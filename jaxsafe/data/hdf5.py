@@ -116,7 +116,10 @@ def _attributes(path: pathlib.Path, file: h5py.File) -> dict[str, Any]:
 
 def fixed(value: Any) -> Any:
     """Returns an attribute's value as it is to be written: a string as bytes of fixed length."""
-    return np.bytes_(value.encode("utf-8") or b" ") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8")
+    return np.array(text, f"S{max(1, len(text))}")
 
 
 def _plain(value: Any) -> Any:

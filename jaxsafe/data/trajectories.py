@@ -185,11 +185,17 @@ def save(
       extras: more datasets of numbers, by path.
 
     Raises:
-      UserError: the content is as `build` refuses, or the folder is absent.
+      UserError: the content is as `build` refuses, an attribute or an extra is of another type, or
+        the folder is absent.
     """
     path = pathlib.Path(path)
     columns = {key: getattr(trajectories, key) for key in KEYS}
     build(columns, f"what is to be written to {path}", trailing="keep")
+    for name, value in {**(attributes or {}), **(extras or {})}.items():
+        if not isinstance(value, str) and np.asarray(value).dtype.kind not in "biuf":
+            raise UserError(
+                f"{path}: {name!r} is a {type(value).__name__}: give numbers or a text."
+            )
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}: make it first.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

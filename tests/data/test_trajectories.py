@@ -61,7 +61,7 @@ def test_boundaries(done, dropped, kept):
 
 def test_write_and_read_is_exact_and_bytes_are_equal(tmp_path):
     data = build(columns())
-    attributes = {"env_id": "Circle-v0", "seed": 3, "scale": 0.5, "licence": "ä"}
+    attributes = {"env_id": "Circle-v0", "seed": 3, "scale": 0.5, "licence": "ä", "note": ""}
     extras = {"knobs/radius": np.arange(2.0), "scalar": np.float64(3)}
     paths = [save(tmp_path / name, data, attributes, extras) for name in ("a.hdf5", "b.hdf5")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -76,12 +76,19 @@ def test_write_and_read_is_exact_and_bytes_are_equal(tmp_path):
         assert file["rewards"].shape == (10,) and file["terminals"].dtype == bool
 
 
+def disk_full(value):
+    raise OSError("disk full")
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     data = build(columns())
     path = save(tmp_path / "a.hdf5", data, {"seed": 1})
     before = path.read_bytes()
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="'seed' is a object: give numbers or a text"):
         save(path, data, {"seed": object()})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(trajectories.hdf5, "fixed", disk_full)
+        save(path, data, {"seed": 2})
     with pytest.raises(UserError, match=r"to be written.*'rewards' row 3 is nan"):
         rewards = data.rewards.copy()
         rewards[3] = np.nan
