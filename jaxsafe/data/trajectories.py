@@ -191,11 +191,10 @@ def save(
     path = pathlib.Path(path)
     columns = {key: getattr(trajectories, key) for key in KEYS}
     build(columns, f"what is to be written to {path}", trailing="keep")
-    for name, value in {**(attributes or {}), **(extras or {})}.items():
-        if not isinstance(value, str) and np.asarray(value).dtype.kind not in "biuf":
-            raise UserError(
-                f"{path}: {name!r} is a {type(value).__name__}: give numbers or a text."
-            )
+    for given, kinds in ((attributes, "biufU"), (extras, "biuf")):
+        for name, value in (given or {}).items():
+            if np.asarray(value).dtype.kind not in kinds:
+                raise UserError(f"{path}: {name!r} is a {type(value).__name__}: give numbers.")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}: make it first.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -84,8 +84,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     data = build(columns())
     path = save(tmp_path / "a.hdf5", data, {"seed": 1})
     before = path.read_bytes()
-    with pytest.raises(UserError, match="'seed' is a object: give numbers or a text"):
+    with pytest.raises(UserError, match="'seed' is a object: give numbers"):
         save(path, data, {"seed": object()})
+    with pytest.raises(UserError, match="'text' is a str: give numbers"):
+        save(path, data, extras={"text": "a"})
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
         patch.setattr(trajectories.hdf5, "fixed", disk_full)
         save(path, data, {"seed": 2})
