@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from jaxsafe.core.checks import UserError, check_memory, check_range
+from jaxsafe.envs.host_checks import check_actions, check_score, host_of
 from jaxsafe.envs.host_steps import (
     StepPool,
     advance,
@@ -18,7 +18,6 @@ from jaxsafe.envs.host_steps import (
     stack,
     step_batch_derived,
 )
-from jaxsafe.envs.mujoco_spec import HostTask
 from jaxsafe.envs.types import Task
 from jaxsafe.envs.uncertainty import UncertaintySet
 
@@ -29,10 +28,12 @@ class HostScores(NamedTuple):
     Attributes:
       returns: undiscounted returns, `[P, N, E]` float64; NaN where the policy gave a NaN action.
       steps: episode lengths in control steps, `[P, N, E]` int32.
+      costs: undiscounted sums of costs, as `returns`; zeros where the task has none.
     """
 
     returns: np.ndarray
     steps: np.ndarray
+    costs: np.ndarray
 
 
 class HostTrajectory(NamedTuple):
@@ -44,6 +45,7 @@ class HostTrajectory(NamedTuple):
       obs: `[T, O]`.
       reward: `[T]`.
       terminated: `[T]` bool.
+      cost: `[T]`, zeros where the task has none.
     """
 
     qpos: np.ndarray
@@ -51,12 +53,7 @@ class HostTrajectory(NamedTuple):
     obs: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
-
-
-def _host(task: Task) -> HostTask:
-    if task.host is None:
-        raise UserError(f"{task.name} has no model in MuJoCo C: score it with envs.rollout.")
-    return task.host
+    cost: np.ndarray
 
 
 def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +62,7 @@ def initial_states(task: Task, episodes: int, seed: int) -> tuple[np.ndarray, np
     Raises:
       UserError: if the task has no model in MuJoCo C.
     """
-    spec, model = _host(task)
+    spec, model = host_of(task)
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-spec.reset_noise, spec.reset_noise, (episodes, model.nq + model.nv))
     if spec.reset_normal:
@@ -83,6 +80,7 @@ class _Batch:
     derived: dict[str, np.ndarray]  # [R, ...], of `MujocoSpec.derived`
     obs: np.ndarray  # [R, O] float32
     returns: np.ndarray  # [R]
+    costs: np.ndarray  # [R]
     steps: np.ndarray  # [R] int32
     alive: np.ndarray  # indices of those that are not over
 
@@ -101,6 +99,7 @@ def _begin(task: Task, models: Sequence[mujoco.MjModel], episodes: int, seed: in
         derived=derived,
         obs=task.host.spec.observe(np, qpos, qvel, derived).astype(np.float32),
         returns=np.zeros(rows),
+        costs=np.zeros(rows),
         steps=np.zeros(rows, np.int32),
         alive=np.arange(rows),
     )
@@ -111,7 +110,8 @@ def _advance(task: Task, pool: StepPool, batch: _Batch, actions: np.ndarray) -> 
     spec = task.host.spec
     # MuJoCo would take a NaN for 0 and the score would look sound.
     broken = np.isnan(actions).any(1)
-    batch.returns[batch.alive[broken[batch.alive]]] = np.nan
+    lost = batch.alive[broken[batch.alive]]
+    batch.returns[lost] = batch.costs[lost] = np.nan
     batch.alive = alive = batch.alive[~broken[batch.alive]]
     if not len(alive):
         return
@@ -121,9 +121,11 @@ def _advance(task: Task, pool: StepPool, batch: _Batch, actions: np.ndarray) -> 
         spec, pool, [batch.models[i] for i in alive], before, batch.qvel[alive], actions
     )
     terminated = spec.terminated(np, after, velocity)
-    batch.returns[alive] += spec.reward(
+    reward, cost = spec.pay(
         np, before, after, velocity, actions, terminated, derived_before, derived
     )
+    batch.returns[alive] += reward
+    batch.costs[alive] += cost
     batch.steps[alive] += 1
     batch.qpos[alive], batch.qvel[alive] = after, velocity
     for name, x in derived.items():
@@ -166,7 +168,7 @@ def score(
       UserError: if a count is below 1, a shape does not fit, an omega is not finite, the models
         would not fit in memory, or the task has none in MuJoCo C.
     """
-    omegas = _check_score(task, uncertainty, omegas, episodes, num_policies)
+    omegas = check_score(task, uncertainty, omegas, episodes, num_policies)
     num_omegas = omegas.shape[-2]
     rows_of_omegas = omegas.reshape(-1, uncertainty.size)
     models = [uncertainty.apply_host(task.host.model, omega) for omega in rows_of_omegas]
@@ -178,7 +180,7 @@ def score(
     try:
         for t in range(1, task.max_episode_steps + 1):
             actions = np.asarray(policy(batch.obs.reshape(num_policies, -1, task.obs_size)))
-            _advance(task, pool, batch, _check_actions(task, actions, num_policies, rows))
+            _advance(task, pool, batch, check_actions(task, actions, num_policies, rows))
             if not len(batch.alive):
                 break
             if progress and t % report_every == 0 and t < task.max_episode_steps:
@@ -188,7 +190,8 @@ def score(
     if progress:
         progress(1.0)
     shape = (num_policies, num_omegas, episodes)
-    return HostScores(batch.returns.reshape(shape), batch.steps.reshape(shape))
+    columns = (batch.returns, batch.steps, batch.costs)
+    return HostScores(*(column.reshape(shape) for column in columns))
 
 
 def trajectory(
@@ -207,7 +210,7 @@ def trajectory(
       qvel: start, `[nv]`.
       actions: `[T, A]`; clipped to the limits.
     """
-    spec = _host(task).spec
+    spec = host_of(task).spec
     actions = np.clip(np.asarray(actions, np.float64), task.action_low, task.action_high)
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
@@ -220,9 +223,11 @@ def trajectory(
     before, after, velocity = map(np.stack, (positions[:-1], positions[1:], velocities[1:]))
     derived_before, derived = stack(rows[:-1]), stack(rows[1:])
     terminated = spec.terminated(np, after, velocity)
-    reward = spec.reward(np, before, after, velocity, actions, terminated, derived_before, derived)
+    reward, cost = spec.pay(
+        np, before, after, velocity, actions, terminated, derived_before, derived
+    )
     obs = spec.observe(np, after, velocity, derived)
-    return HostTrajectory(after, velocity, obs, reward, terminated)
+    return HostTrajectory(after, velocity, obs, reward, terminated, cost)
 
 
 def episode(
@@ -244,7 +249,7 @@ def episode(
     Returns:
       Positions `[T + 1, nq]`, the start first.
     """
-    spec = _host(task).spec
+    spec = host_of(task).spec
     pool = make_pool(model, num_threads=1)
     path, position, velocity = [qpos], qpos[None], qvel[None]
     derived = begin(spec, [model], position, velocity)
@@ -258,40 +263,3 @@ def episode(
         if spec.terminated(np, position, velocity)[0]:
             break
     return np.stack(path)
-
-
-def _check_score(task, uncertainty, omegas, episodes, num_policies) -> np.ndarray:
-    _host(task)
-    check_range("episodes", episodes, low=1)
-    check_range("num_policies", num_policies, low=1)
-    omegas = np.asarray(omegas, np.float64)
-    given = (*omegas.shape[:-2], omegas.shape[-1]) if omegas.ndim > 1 else ()
-    if given not in ((uncertainty.size,), (num_policies, uncertainty.size)) or not omegas.size:
-        names = ", ".join(uncertainty.names)
-        raise UserError(
-            f"omegas has shape {omegas.shape}: give [N, {uncertainty.size}], N >= 1 ({names})."
-        )
-    finite = np.isfinite(omegas).all(-1).ravel()
-    if not finite.all():
-        bad = int(np.argmin(finite))
-        value = omegas.reshape(-1, uncertainty.size)[bad].tolist()
-        raise UserError(f"omegas[{bad}]={value} is not finite: remove that row.")
-    num_models, num_omegas = finite.size, omegas.shape[-2]
-    rows = num_policies * num_omegas * episodes
-    check_memory(
-        f"score of {num_policies} policies on {num_omegas} omegas x {episodes} episodes",
-        num_models * mujoco.mj_sizeModel(task.host.model) + rows * 64 * task.obs_size,
-        "Lower episodes or score fewer omegas or policies at a time.",
-    )
-    return omegas
-
-
-def _check_actions(task, actions: np.ndarray, num_policies: int, rows: int) -> np.ndarray:
-    expected = (num_policies, rows // num_policies, task.action_size)
-    if actions.shape != expected:
-        raise UserError(
-            f"policy returned shape {actions.shape}, expected {expected}: return [P, N*E, A] for "
-            f"num_policies={num_policies}."
-        )
-    actions = actions.reshape(rows, task.action_size).astype(np.float64)
-    return np.clip(actions, task.action_low, task.action_high)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hopper, HalfCheetah, Walker2d, Ant and HumanoidStandup, as in Gymnasium by default.
+"""Hopper, HalfCheetah, Walker2d, Ant, Swimmer and HumanoidStandup, as in Gymnasium by default.
 
 The functions follow Gymnasium's `envs/mujoco/*_v5.py` and `*_v4.py` term by term, in its order of
 summation, so that MuJoCo C gives the same bits. The robots themselves are Gymnasium's files.
@@ -168,6 +168,31 @@ _ANT_V5 = MujocoSpec(
 )
 
 
+def _swim(xp, before, qpos, qvel, action, terminated, derived_before=(), derived=()):
+    return (qpos[..., 0] - before[..., 0]) / 0.04 - _control(xp, 1e-4, action)
+
+
+_SWIMMER_V5 = MujocoSpec(
+    name="Swimmer-v5",
+    asset="gymnasium:swimmer.xml",
+    frame_skip=4,
+    max_episode_steps=1000,
+    reset_noise=0.1,
+    explore_qpos=(0.0, 0.0, 0.5, 0.5, 0.5),
+    explore_qvel=(0.5, 0.5, 1.0, 1.0, 1.0),
+    obs_scale=(*[1.0] * 5, *[0.5] * 3),
+    ls_iterations=20,
+    parameters=(
+        ("torso_mass", "body_mass", "torso"),
+        ("mid_mass", "body_mass", "mid"),
+        ("back_mass", "body_mass", "back"),
+    ),
+    observe=_without_xy,
+    terminated=_never,
+    reward=_swim,
+)
+
+
 def _humanoid_obs(xp, qpos, qvel, derived):
     """Leaves out the world's rows and the root's actuator forces, all zeros, unlike v4."""
     bodies = [_flat(derived[name][..., 1:, :]) for name in ("cinert", "cvel")]
@@ -235,6 +260,8 @@ LOCOMOTION = (
         obs_scale=_ANT_V5.obs_scale[:27],
         derived=("xpos",),
     ),
+    _SWIMMER_V5,
+    dataclasses.replace(_SWIMMER_V5, name="Swimmer-v4"),
     _HUMANOID_V5,
     dataclasses.replace(
         _HUMANOID_V5,

@@ -43,6 +43,7 @@ class MujocoSpec:
       terminated: `(xp, qpos [..., nq], qvel [..., nv]) -> [...]` bool.
       reward: `(xp, before, qpos, qvel, action, terminated, derived_before, derived) -> [...]`;
         what ends in `before` is from ahead of the step, and `action` is clipped.
+      cost: safety cost, of the arguments that `reward` takes; None where there is none.
       derived: names of the arrays in `derived`; of `xpos`, `cinert`, `cvel`, `qfrc_actuator` and
         `cfrc_ext`.
       reset_normal: velocities at reset are normal with standard deviation `reset_noise`.
@@ -62,9 +63,16 @@ class MujocoSpec:
     observe: Callable[..., Any]
     terminated: Callable[..., Any]
     reward: Callable[..., Any]
+    cost: Callable[..., Any] | None = None
     derived: tuple[str, ...] = ()
     reset_normal: bool = False
     newton: bool = False
+
+    def pay(self, xp, before, qpos, qvel, action, terminated, derived_before=(), derived=()):
+        """Returns `(reward, cost)` of a control step, `[...]` each; arguments as `reward`'s."""
+        step = (xp, before, qpos, qvel, action, terminated, derived_before, derived)
+        reward = self.reward(*step)
+        return reward, xp.zeros_like(reward) if self.cost is None else self.cost(*step)
 
 
 class HostTask(NamedTuple):

@@ -103,7 +103,15 @@ def make(name: str) -> Task:
       UserError: if the name is unknown, or the task needs Gymnasium's files and they are absent.
     """
     check_choice("task", name, SPECS)
-    spec = SPECS[name]
+    return from_spec(SPECS[name])
+
+
+def from_spec(spec: MujocoSpec) -> Task:
+    """Builds the task of a spec of one's own; as `make`.
+
+    Raises:
+      UserError: if the task needs Gymnasium's files and they are absent.
+    """
     host = compile_model(spec)
     model = mjx.put_model(host, impl="jax")
     model = model.replace(opt=model.opt.replace(ls_iterations=spec.ls_iterations))
@@ -111,7 +119,7 @@ def make(name: str) -> Task:
     limits = host.actuator_ctrlrange.astype(np.float32)
     parameters = {p: _leaf(host, field, element) for p, field, element in spec.parameters}
     return Task(
-        name=name,
+        name=spec.name,
         model=_uncommitted(model),
         reset=lambda model, key: _reset(spec, blank, model, key),
         explore=lambda model, key: _explore(spec, blank, model, key),
@@ -211,14 +219,14 @@ def _make_step(spec: MujocoSpec, blank, limits: np.ndarray) -> Callable:
 def timestep_of(spec: MujocoSpec, before: State, action: jax.Array, after: State) -> Timestep:
     """What the control step from `before` to `after` by `action` (clipped) is worth and shows."""
     terminated = spec.terminated(jnp, after.qpos, after.qvel)
-    reward = spec.reward(
+    reward, cost = spec.pay(
         *(jnp, before.qpos, after.qpos, after.qvel, action, terminated),
         *(before.derived, after.derived),
     )
     return Timestep(
         obs=spec.observe(jnp, after.qpos, after.qvel, after.derived),
         reward=reward.astype(jnp.float32),
-        cost=jnp.zeros((), jnp.float32),
+        cost=cost.astype(jnp.float32),
         terminated=terminated,
         truncated=after.steps >= spec.max_episode_steps,
     )

@@ -11,14 +11,20 @@ import pytest
 
 from jaxsafe.envs.host import initial_states
 from jaxsafe.envs.host_steps import derived_of, stack
-from jaxsafe.envs.uncertainty import scenario
+from jaxsafe.envs.mujoco_tasks import make
+from jaxsafe.envs.uncertainty import make_set, scenario
 
-# Family: Gymnasium's module and class, and the scenario with most parameters.
+# Family: Gymnasium's module and class, and the scenario with most parameters, or ranges of our own.
 FAMILIES = {
     "HalfCheetah": ("half_cheetah", "HalfCheetahEnv", "HalfCheetah-3"),
     "Hopper": ("hopper", "HopperEnv", "Hopper-3"),
     "Walker2d": ("walker2d", "Walker2dEnv", "Walker2d-3"),
     "Ant": ("ant", "AntEnv", "Ant-3"),
+    "Swimmer": (
+        "swimmer",
+        "SwimmerEnv",
+        {"torso_mass": (20, 70), "mid_mass": (20, 70), "back_mass": (20, 70)},
+    ),
     "HumanoidStandup": ("humanoidstandup", "HumanoidStandupEnv", "HumanoidStandup-3"),
 }
 TASKS = tuple(itertools.product(FAMILIES, ("v4", "v5")))
@@ -57,7 +63,11 @@ def gymnasium_env(family: str, version: str):
 
 def world(family: str, version: str):
     """(task, set) of the family's largest scenario."""
-    return scenario(FAMILIES[family][2], version)
+    ranges = FAMILIES[family][2]
+    if isinstance(ranges, str):
+        return scenario(ranges, version)
+    task = make(f"{family}-{version}")
+    return task, make_set(task, ranges)
 
 
 def omegas_of(task, box) -> np.ndarray:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small file of DSRL's format, and ways to damage it."""
+
+import h5py
+import numpy as np
+
+from jaxsafe.data import trajectories
+
+ROWS = 12
+
+
+def columns(seed: int = 0) -> dict[str, np.ndarray]:
+    """Two episodes that end, after rows 4 and 9, and one cut short; float terminals, `[N, 1]`."""
+    rng = np.random.default_rng(seed)
+    done = np.arange(ROWS)
+    return {
+        "observations": rng.normal(size=(ROWS, 3)),
+        "next_observations": rng.normal(size=(ROWS, 3)),
+        "actions": rng.normal(size=(ROWS, 2)),
+        "rewards": rng.normal(size=(ROWS, 1)),
+        "costs": rng.integers(0, 2, ROWS).astype(float),
+        "terminals": (done == 4)[:, None] * 1.0,
+        "timeouts": done == 9,
+    }
+
+
+def write(path, content, **attributes):
+    """As any writer of the format might, group by group."""
+    with h5py.File(path, "w") as file:
+        for key, value in content.items():
+            file[key] = value
+        file.attrs.update(attributes)
+    return path
+
+
+def damage_bytes(rng, good: bytes) -> bytes:
+    """Flips, cuts off, overwrites or swaps bytes."""
+    data, kind = bytearray(good), rng.integers(5)
+    if kind == 0:
+        for place in rng.integers(len(data), size=rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+    elif kind == 1:
+        return good[: rng.integers(len(good))]
+    elif kind == 4:
+        cut = rng.integers(len(data))
+        return good[cut:] + good[:cut]
+    else:
+        place = rng.integers(len(data) - 16)
+        data[place : place + 16] = rng.bytes(16) if kind == 2 else b"\xff" * 16
+    return bytes(data)
+
+
+def damage_structure(rng, path) -> None:
+    """Writes a file that is sound HDF5 and no longer sound data."""
+    content: dict = columns(int(rng.integers(5)))
+    key = trajectories.KEYS[rng.integers(len(trajectories.KEYS))]
+    array = np.asarray(content[key], float)
+    kind = rng.integers(8)
+    if kind == 0:
+        del content[key]
+    elif kind == 1:
+        content[key] = array[: rng.integers(ROWS)]
+    elif kind == 2:
+        array.flat[rng.integers(array.size)] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
+        content[key] = array
+    elif kind == 3:
+        content[key] = array.reshape(rng.choice([1, 2, 3]), -1)
+    elif kind == 4:
+        content[key] = np.array([b"text"] * ROWS)
+    elif kind == 5:
+        content[key] = array[..., None, None]
+    elif kind == 6:
+        content[f"group/{key}"] = content.pop(key)
+    else:
+        content[key] = h5py.Empty("f")
+    write(path, content)
