@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """tinygp's stationary kernels by name, with one lengthscale per input."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from tinygp import kernels, transforms
 
 from jaxsafe.core.checks import check_choice
 
-_BASES = {
+_BASES: dict[str, Any] = {
     "rbf": kernels.ExpSquared,
     "matern52": kernels.Matern52,
     "matern32": kernels.Matern32,
@@ -16,7 +18,7 @@ KERNELS = tuple(_BASES)
 
 
 def make(name: str, lengthscale: jax.Array, variance: jax.Array | float) -> kernels.Kernel:
-    """Returns `variance * k(x / lengthscale, x' / lengthscale)`, k(x, x) = 1, of Euclidean distance.
+    """Returns `variance * k(|x - x'|)` of Euclidean distances in lengthscales, with k(0) = 1.
 
     Args:
       name: one of `KERNELS`; `rbf` is `exp(-d^2 / 2)`.

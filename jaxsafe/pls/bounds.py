@@ -150,10 +150,11 @@ def refresh(state: State, config: SearchConfig) -> tuple[State, jax.Array]:
     state = state.replace(
         lower=lower, upper=upper, alarms=state.alarms + empty.any().astype(jnp.int32)
     )
-    return state.replace(safe=_safe_sets(state, config)), empty.sum()
+    return state.replace(safe=safe_sets(state, config)), empty.sum()
 
 
-def _safe_sets(state: State, config: SearchConfig) -> jax.Array:
+def safe_sets(state: State, config: SearchConfig) -> jax.Array:
+    """Returns the safe set of each threshold `[B, Z]`; after an alarm, the seeds alone."""
     problem = state.problem
 
     def one(threshold, before):

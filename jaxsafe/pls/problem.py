@@ -13,7 +13,7 @@ from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.types import Problem
 
 
-def srinivas_alpha(num_points: int, delta: float, step: Any) -> Any:
+def srinivas_alpha(num_points: int, delta: Any, step: Any) -> Any:
     """Returns `sqrt(2 ln(|Z| j^2 pi^2 / (6 delta)))` (paper eq. 8, lemma 7; Srinivas et al. 2010).
 
     With probability 1 - delta a function drawn from the prior lies within alpha_j posterior
@@ -100,7 +100,7 @@ def make_problem(
         "prior_mean": np.concatenate(
             [
                 _sized("reward_mean", reward_mean, (1, size)),
-                np.broadcast_to(mean, b.shape[1:] + (size,)),
+                np.broadcast_to(mean, (constraints, size)),
             ]
         ),
         "prior_var": sd**2,
@@ -132,7 +132,7 @@ def for_thresholds(problem: Problem, thresholds: jax.Array) -> Problem:
 def _seed_mask(seed: Any, size: int) -> np.ndarray:
     seed = np.asarray(seed)
     if seed.dtype != bool:
-        if seed.size and not (0 <= seed.min() and seed.max() < size):
+        if seed.size and not (seed.min() >= 0 and seed.max() < size):
             raise UserError(f"seed holds {seed.min()} to {seed.max()}: give places in [0, {size}).")
         places, seed = seed.astype(int), np.zeros(size, bool)
         seed[places] = True

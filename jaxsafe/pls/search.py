@@ -111,7 +111,7 @@ def tell(state: State, batch: Evaluation, config: SearchConfig) -> tuple[State, 
 
     Args:
       state: what `ask` returned; without an `ask` between them, points of one's own choice.
-      batch: `index [Q]`, `returns [Q, W, O]`; Q as configured.
+      batch: `point [Q]`, `returns [Q, W, O]`; Q as configured.
       config: static.
 
     Returns:
@@ -131,11 +131,11 @@ def tell(state: State, batch: Evaluation, config: SearchConfig) -> tuple[State, 
         surprise = (jnp.abs(value - posterior.mean[:, :, index]) / sd).min(1).max()
         return bounds.observe(posterior, problem, index, value, noise_var, config), surprise
 
-    posterior, surprise = lax.scan(one, state.posterior, (batch.index, batch.returns))
+    posterior, surprise = lax.scan(one, state.posterior, (batch.point, batch.returns))
     state = state.replace(
         posterior=posterior,
         step=state.step + 1,
-        last=state.last.at[turn].set(batch.index[-1].astype(jnp.int32)),
+        last=state.last.at[turn].set(batch.point[-1].astype(jnp.int32)),
     )
     state, empty = bounds.refresh(state, config)
     sd = jnp.sqrt(problem.prior_var[1:, None])
@@ -153,10 +153,14 @@ def recommend(state: State, config: SearchConfig) -> jax.Array:
     """Returns the point to deploy for each threshold, `[B]` places in the grid."""
     if config.recommend == "last":
         return state.last
+    return _most_rewarding(state, state.safe, config)
+
+
+def _most_rewarding(state: State, safe: jax.Array, config: SearchConfig) -> jax.Array:
     score = state.posterior.mean[0].mean(0)
     if config.recommend == "lower":
         score = bounds.confidence(state.posterior, state.problem.alpha[state.step])[0][0]
-    return jax.vmap(lambda safe: acquisition.best(score, safe))(state.safe)
+    return jax.vmap(lambda allowed: acquisition.best(score, allowed))(safe)
 
 
 def serve(state: State, thresholds: jax.Array, config: SearchConfig) -> tuple[jax.Array, jax.Array]:
@@ -164,24 +168,19 @@ def serve(state: State, thresholds: jax.Array, config: SearchConfig) -> tuple[ja
 
     Args:
       state: of any search.
-      thresholds: `[B, C]`, at which the seed set is safe too.
+      thresholds: `[B, C]`, at which the seed set is safe too and, where the prior mean is the
+        greatest threshold, none above it.
       config: static.
 
     Returns:
-      The point to deploy for each `[B]` (the last one evaluated knows no threshold, so `last`
-      counts as `mean`), and the safe sets `[B, Z]`.
+      The point to deploy for each `[B]` (no last one is known for it, so `last` counts as `mean`),
+      and the safe sets `[B, Z]`.
     """
     thresholds = jnp.asarray(thresholds, state.upper.dtype)
-    start = jnp.broadcast_to(state.problem.seed, (thresholds.shape[0], state.safe.shape[1]))
-    state = state.replace(
-        problem=state.problem.replace(thresholds=thresholds),
-        safe=start,
-    )
-    state = state.replace(safe=bounds._safe_sets(state, config))
-    score = state.posterior.mean[0].mean(0)
-    if config.recommend == "lower":
-        score = bounds.confidence(state.posterior, state.problem.alpha[state.step])[0][0]
-    return jax.vmap(lambda safe: acquisition.best(score, safe))(state.safe), state.safe
+    seeds = jnp.broadcast_to(state.problem.seed, (thresholds.shape[0], *state.problem.seed.shape))
+    problem = state.problem.replace(thresholds=thresholds)
+    safe = bounds.safe_sets(state.replace(problem=problem, safe=seeds), config)
+    return _most_rewarding(state, safe, config), safe
 
 
 def run_search(
@@ -195,7 +194,7 @@ def run_search(
 
     Args:
       key: of the evaluations and of the `seed` baseline.
-      evaluate: pure `(key, index [Q], z [Q, D]) -> returns [Q, W, O]`.
+      evaluate: pure `(key, point [Q], z [Q, D]) -> returns [Q, W, O]`.
       problem: from `make_problem`.
       config: static.
       track: what else to note of the state after each step.
@@ -205,13 +204,13 @@ def run_search(
     """
     key_state, key = jax.random.split(key)
 
-    def step(state, step_key):
+    def step(state, _):
         query, state = ask(state, config)
-        returns = evaluate(step_key, query.index, query.z)
-        state, metrics = tell(state, Evaluation(query.index, returns), config)
+        returns = evaluate(jax.random.fold_in(key, state.step), query.point, query.z)
+        state, metrics = tell(state, Evaluation(query.point, returns), config)
         row = Trace(
-            query.index, query.threshold, query.expanding, returns.mean(1), metrics, track(state)
+            query.point, query.threshold, query.expanding, returns.mean(1), metrics, track(state)
         )
         return state, row
 
-    return lax.scan(step, init(key_state, problem, config), jax.random.split(key, config.num_steps))
+    return lax.scan(step, init(key_state, problem, config), None, config.num_steps)

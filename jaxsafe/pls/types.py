@@ -47,7 +47,7 @@ class State(struct.PyTreeNode):
 class Query(NamedTuple):
     """What to evaluate next."""
 
-    index: jax.Array  # [Q] int32, places in the grid
+    point: jax.Array  # [Q] int32, places in the grid
     z: jax.Array  # [Q, D] the targets there
     threshold: jax.Array  # [] int32, for which of the B thresholds
     expanding: jax.Array  # [] bool, whether in stage 1
@@ -56,14 +56,14 @@ class Query(NamedTuple):
 class Evaluation(NamedTuple):
     """Undiscounted returns of the episodes run at Q points, for an update."""
 
-    index: jax.Array  # [Q] int32
+    point: jax.Array  # [Q] int32, places in the grid
     returns: jax.Array  # [Q, W, O] reward, then costs
 
 
 class Trace(NamedTuple):
     """One row per step of `run_search`."""
 
-    index: jax.Array  # [T, Q]
+    point: jax.Array  # [T, Q]
     threshold: jax.Array  # [T]
     expanding: jax.Array  # [T] bool
     mean: jax.Array  # [T, Q, O] episodes' mean returns
