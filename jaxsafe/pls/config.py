@@ -48,7 +48,7 @@ class SearchConfig:
         choices=("constraints", "all", "none"),
     )
     intersect: bool = field(True, "A bound never widens: intervals are intersected over steps.")
-    retreat: bool = field(True, "After an alarm only the seed set counts as safe.")
+    retreat: bool = field(False, "After an alarm only the seed set counts as safe.")
     # the model
     kernel: str = field("rbf", "Covariance of every output.", choices=KERNELS)
     lengthscale_factors: tuple[float, ...] = field(
@@ -137,5 +137,4 @@ def paper_compat(config: SearchConfig) -> SearchConfig:
         initial_intervals="everywhere",
         check_prior=False,
         recommend="last",
-        retreat=False,
     )
