@@ -89,7 +89,7 @@ def calibrate(
     words = jax.random.key_data(jax.random.split(key_noise, num_draws))
 
     @jax.jit
-    def failing(alpha, worlds, words):
+    def failing(alpha, worlds, words, problem):
         def one(item):
             world, word = item
             key = jax.random.wrap_key_data(word)
@@ -99,7 +99,7 @@ def calibrate(
         return jax.lax.map(one, (worlds, words), batch_size=batch_size).sum()
 
     def failures(alpha: float) -> int:
-        return max(int(failing(alpha, worlds, words)) for worlds in groups)
+        return max(int(failing(alpha, worlds, words, problem)) for worlds in groups)
 
     size = problem.grid.shape[0]
     low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
@@ -146,7 +146,7 @@ def _draw(
     noise_sd = jnp.broadcast_to(jnp.sqrt(problem.episode_var)[:, None], problem.prior_mean.shape)
 
     @jax.jit
-    def block(key):
+    def block(key, roots, problem):
         key_normal, key_seed = jax.random.split(key)
         normal = jax.random.normal(key_normal, (num, *problem.prior_mean.shape))
         truth = problem.prior_mean + jnp.einsum("ozx,nox->noz", roots, normal)
@@ -160,7 +160,7 @@ def _draw(
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     found = 0
     for i in range(_MOST_BLOCKS):
-        truth, seed, good = map(np.asarray, block(jax.random.fold_in(key, i)))
+        truth, seed, good = map(np.asarray, block(jax.random.fold_in(key, i), roots, problem))
         kept.append((truth[good], seed[good]))
         found += int(good.sum())
         if found >= num:

@@ -139,7 +139,7 @@ def outcomes(
     words = jax.random.key_data(jax.random.key(0) if key is None else key)
 
     @jax.jit
-    def some(words, numbers):
+    def some(words, numbers, problem, root):
         def one(number):
             both = jax.random.fold_in(jax.random.wrap_key_data(words), number)
             key_world, key_noise = jax.random.split(both)
@@ -152,7 +152,7 @@ def outcomes(
     parts = []
     for start in range(0, num, chunk):
         numbers = first + start + np.arange(min(chunk, num - start))
-        outcome, valid = jax.device_get(some(words, jnp.asarray(numbers)))
+        outcome, valid = jax.device_get(some(words, jnp.asarray(numbers), problem, root))
         parts.append(jax.tree.map(lambda x, valid=valid: x[valid], outcome))
         if progress:
             progress(min(start + chunk, num) / num)

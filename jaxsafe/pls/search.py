@@ -62,10 +62,11 @@ def ask(state: State, config: SearchConfig) -> tuple[Query, State]:
     lower, upper = bounds.intervals(
         state.lower, state.upper, problem.thresholds[turn], problem, config
     )
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.batch)
-    alpha = problem.alpha[state.step]
+    step_key = jax.random.fold_in(state.key, state.step)
+    alpha, places = problem.alpha[state.step], jnp.arange(config.batch)
 
-    def pick(carry, key):
+    def pick(carry, place):
+        key = jax.random.fold_in(step_key, place)
         posterior, lower, upper = carry
         view = View(
             problem, posterior, alpha, problem.thresholds[turn], lower, upper, state.safe[turn]
@@ -73,7 +74,7 @@ def ask(state: State, config: SearchConfig) -> tuple[Query, State]:
         index, expanding = _choose(key, view, stage1, config)
         return _imagine(view, index, config), (index, expanding)
 
-    _, (index, expanding) = lax.scan(pick, (state.posterior, lower, upper), keys)
+    _, (index, expanding) = lax.scan(pick, (state.posterior, lower, upper), places)
     query = Query(index, problem.grid[index], turn, expanding[0])
     return query, state.replace(explored=state.explored.at[turn].set(~expanding[0]))
 
@@ -84,7 +85,9 @@ def _choose(
     """One point by the configured method, and whether it is one of stage 1."""
     no = jnp.bool_(False)
     if config.method == "seed":
-        return jax.random.categorical(key, jnp.where(view.problem.seed, 0.0, -jnp.inf)), no
+        return jax.random.categorical(key, jnp.where(view.problem.seed, 0.0, -jnp.inf)).astype(
+            jnp.int32
+        ), no
     if config.method == "ucb":
         return acquisition.unsafe_ucb(view), no
     if config.method == "safeopt":

@@ -137,7 +137,7 @@ def test_alpha_has_the_papers_values(size, delta, step, alpha):
 
 @pytest.mark.parametrize(("alpha", "radius"), [(4.6096, 0.2144), (3.0, 0.3246), (2.0, 0.4724)])
 def test_the_safe_radius_around_one_seed_has_its_closed_form(alpha, radius):
-    """d <= l sqrt(ln(rho (rho + q^2) / q^2)), q = alpha s / (b - y): known answer 3 of the notes."""
+    """d <= l sqrt(ln(rho (rho + q^2) / q^2)), with q = alpha s / (b - y)."""
     config = pls.SearchConfig(
         explore_steps=0, reward_steps=2, alpha="constant", alpha_value=alpha, expander="none"
     )
