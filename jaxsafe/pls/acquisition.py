@@ -98,12 +98,16 @@ def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
     return jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
 
 
-def expand(view: View, config: SearchConfig) -> tuple[jax.Array, jax.Array]:
-    """Stage 1: the widest expander, and whether any is wider than zeta."""
-    score = jnp.where(view.safe, widths(view), -jnp.inf)
+def expand(
+    view: View, config: SearchConfig, wanted: jax.Array | bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """Stage 1: whether any expander is wider than zeta, and the widest; none where not `wanted`."""
+    score = jnp.where(view.safe & wanted, widths(view), -jnp.inf)
     if config.expander == "none":
         index = jnp.argmax(score).astype(jnp.int32)
         return score[index] > config.zeta, index
+    # Nothing expands a safe set that is everything, so no point need be asked.
+    score = jnp.where(view.safe.all(), -jnp.inf, score)
     return first(score, config.zeta, lambda index: is_expander(view, index, config))
 
 

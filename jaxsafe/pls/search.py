@@ -92,8 +92,7 @@ def _choose(
         return acquisition.unsafe_ucb(view), no
     if config.method == "safeopt":
         return acquisition.safeopt(view, config), no
-    found, widest = acquisition.expand(view, config)
-    expanding = stage1 & found
+    expanding, widest = acquisition.expand(view, config, wanted=stage1)
     return jnp.where(expanding, widest, acquisition.exploit(view)), expanding
 
 
