@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PLS: safe search over the targets of an offline policy (Wachi et al., arXiv 2505.21852)."""
+
+from jaxsafe.pls.calibrate import Calibration, calibrate
+from jaxsafe.pls.config import METHODS, SearchConfig, paper_compat, validate
+from jaxsafe.pls.problem import alpha_table, for_thresholds, make_problem, srinivas_alpha
+from jaxsafe.pls.search import ask, init, recommend, run_search, serve, tell
+from jaxsafe.pls.types import Evaluation, Problem, Query, State, Trace
+
+__all__ = [
+    "METHODS",
+    "Calibration",
+    "Evaluation",
+    "Problem",
+    "Query",
+    "SearchConfig",
+    "State",
+    "Trace",
+    "alpha_table",
+    "ask",
+    "calibrate",
+    "for_thresholds",
+    "init",
+    "make_problem",
+    "paper_compat",
+    "recommend",
+    "run_search",
+    "serve",
+    "srinivas_alpha",
+    "tell",
+    "validate",
+]

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which point next: the widest safe expander, then the safe point of greatest reward bound.
+
+Expanders are looked at from the widest down, and the first found is the answer, so a search never
+pays for the expanders it does not visit.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsafe.gp.grid import Posterior, covariance
+from jaxsafe.pls import bounds
+from jaxsafe.pls.config import SearchConfig
+from jaxsafe.pls.types import Problem
+
+
+class View(NamedTuple):
+    """What one choice looks at."""
+
+    problem: Problem
+    posterior: Posterior  # leaves [O, K, ...]
+    alpha: jax.Array  # [O]
+    threshold: jax.Array  # [C]
+    lower: jax.Array  # [C, Z] intervals of the costs
+    upper: jax.Array  # [C, Z]
+    safe: jax.Array  # [Z]
+
+
+def widths(view: View) -> jax.Array:
+    """Returns the widest of the costs' intervals `[Z]`, in prior deviations."""
+    sd = jnp.sqrt(view.problem.prior_var[1:, None])
+    return ((view.upper - view.lower) / sd).max(0)
+
+
+def is_expander(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
+    """Returns whether an evaluation of one point could make another point safe, `[]` bool."""
+    if config.expander == "none":
+        return jnp.bool_(True)
+    if config.expander == "gp":
+        reached = (_lucky_upper(view, index, config) <= view.threshold[:, None]).all(0)
+    else:
+        # Optimistic: the least cost the point may have, plus what L allows on the way. As
+        # printed the sign is minus, which makes every safe point an expander (trap 3).
+        sign = -1.0 if config.expander == "literal" else 1.0
+        reach = sign * config.lipschitz * bounds.distances(view.problem, index)
+        low = view.lower[:, index][:, None]
+        reached = (low + reach <= view.threshold[:, None]).all(0)
+    return (reached & ~view.safe).any()
+
+
+def _lucky_upper(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
+    """Upper bounds `[C, Z]` had the lower bound been observed at a point (SafeOpt's expanders)."""
+    problem, costs = view.problem, jax.tree.map(lambda x: x[1:], view.posterior)
+    prior = bounds.cross(problem, index, config)[1:]
+    cov = bounds.over_models(covariance, costs, prior, index, in_axes=(0, 0, None))
+    noise = problem.episode_var[1:, None, None] / config.episodes
+    total = costs.var[:, :, index][..., None] + noise
+    shift = view.lower[:, index][:, None] - costs.mean[:, :, index]
+    mean = costs.mean + cov / total * shift[..., None]
+    sd = jnp.sqrt(jnp.maximum(costs.var - cov**2 / total, 0.0))
+    upper = (mean + view.alpha[1:, None, None] * sd).max(1)
+    return jnp.minimum(upper, view.upper) if config.intersect else upper
+
+
+def first(
+    score: jax.Array, least: float, accept: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the point of the greatest score above `least` that `accept` takes.
+
+    Args:
+      score: `[Z]`; -inf leaves a point out.
+      least: scores must be above it.
+      accept: `index [] -> bool []`.
+
+    Returns:
+      Whether there is one `[]`, and its place `[]` int32.
+    """
+
+    def unsettled(carry):
+        score, _, found = carry
+        return ~found & (score.max() > least)
+
+    def step(carry):
+        score, _, _ = carry
+        index = jnp.argmax(score).astype(jnp.int32)
+        return score.at[index].set(-jnp.inf), index, accept(index)
+
+    _, index, found = lax.while_loop(unsettled, step, (score, jnp.int32(0), jnp.bool_(False)))
+    return found, index
+
+
+def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
+    """Returns the place of the greatest score `[Z]` among allowed points, int32."""
+    return jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
+
+
+def expand(
+    view: View, config: SearchConfig, wanted: jax.Array | bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """Stage 1: whether any expander is wider than zeta, and the widest; none where not `wanted`."""
+    score = jnp.where(view.safe & wanted, widths(view), -jnp.inf)
+    if config.expander == "none":
+        index = jnp.argmax(score).astype(jnp.int32)
+        return score[index] > config.zeta, index
+    # Nothing expands a safe set that is everything, so no point need be asked.
+    score = jnp.where(view.safe.all(), -jnp.inf, score)
+    return first(score, config.zeta, lambda index: is_expander(view, index, config))
+
+
+def exploit(view: View) -> jax.Array:
+    """Stage 2: the safe point of the greatest upper reward bound."""
+    _, upper = bounds.confidence(view.posterior, view.alpha)
+    return best(upper[0], view.safe)
+
+
+def unsafe_ucb(view: View) -> jax.Array:
+    """The point of the greatest upper reward bound on all of the grid."""
+    _, upper = bounds.confidence(view.posterior, view.alpha)
+    return jnp.argmax(upper[0]).astype(jnp.int32)
+
+
+def safeopt(view: View, config: SearchConfig) -> jax.Array:
+    """SafeOpt's rule: the widest interval of any output among maximisers and expanders.
+
+    Sui et al., "Safe exploration for optimization with Gaussian processes", ICML 2015; several
+    constraints as in Berkenkamp et al. 2016. Widths are in prior deviations.
+    """
+    low, high = bounds.confidence(view.posterior, view.alpha)
+    top = jnp.where(view.safe, low[0], -jnp.inf).max()
+    maximiser = view.safe & (high[0] >= top)
+    reward = (high[0] - low[0]) / jnp.sqrt(view.problem.prior_var[0])
+    score = jnp.where(view.safe, jnp.maximum(reward, widths(view)), -jnp.inf)
+    _, index = first(score, -jnp.inf, lambda i: maximiser[i] | is_expander(view, i, config))
+    return index

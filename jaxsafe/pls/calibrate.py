@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The least alpha that keeps the promise, found on functions drawn from the model itself.
+
+Srinivas' alpha pays for every grid point and step as if they were independent. Here a constant
+alpha is chosen instead so that, over whole searches on drawn functions, the promise fails at most
+delta of the time, by the upper end of an exact binomial interval. What is promised then holds for
+functions like the draws; report it on draws made from other keys (`guarantee`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsafe.core.checks import UserError, check_choice, check_range
+from jaxsafe.core.stats import clopper_pearson
+from jaxsafe.pls import simulate
+from jaxsafe.pls.config import SearchConfig
+from jaxsafe.pls.problem import srinivas_alpha
+from jaxsafe.pls.types import Problem
+
+CRITERIA = ("evaluations", "bounds")
+_MOST_BLOCKS = 100
+
+
+class Calibration(NamedTuple):
+    """The alpha found, for `SearchConfig.alpha_value`, and what it rests on."""
+
+    alpha: float
+    failures: int  # of the lengthscale that fails most
+    num_draws: int
+    upper: float  # upper confidence limit of the frequency, at most delta
+
+
+def with_alpha(problem: Problem, alpha: jax.Array | float) -> Problem:
+    """Returns the problem with one alpha for all steps and outputs."""
+    return problem.replace(alpha=jnp.full_like(problem.alpha, alpha))
+
+
+def calibrate(
+    key: jax.Array,
+    problem: Problem,
+    config: SearchConfig,
+    *,
+    num_draws: int = 1000,
+    criterion: str = "evaluations",
+    random_seed: bool = False,
+    level: float = 0.95,
+    num_halvings: int = 8,
+    batch_size: int = 50,
+) -> Calibration:
+    """Returns the least constant alpha whose searches keep the promise; `key` is consumed.
+
+    Args:
+      key: of the functions and the noise; the same for every alpha tried.
+      problem: the model, with one threshold; its alpha is not used.
+      config: the search, with its delta; static.
+      num_draws: functions for each lengthscale factor.
+      criterion: what fails; `evaluations`: an unsafe point was evaluated; `bounds`: a cost was
+        above its upper bound anywhere on the grid at any step, which is stricter.
+      random_seed: each function's seed set is one of its safe points, at random; otherwise the
+        problem's, and only functions that are safe there are drawn.
+      level: one-sided confidence of the frequency's upper limit.
+      num_halvings: of the interval that alpha lies in.
+      batch_size: searches side by side.
+
+    Raises:
+      UserError: too few draws for delta, or none is safe on the seed set.
+    """
+    check_choice("criterion", criterion, CRITERIA)
+    check_range("num_draws", num_draws, low=1)
+    least = _upper(0, num_draws, level)
+    if least > config.delta:
+        needed = int(np.ceil(np.log(1 - level) / np.log1p(-config.delta)))
+        raise UserError(
+            f"num_draws={num_draws} cannot show a frequency below delta={config.delta:g}: give at "
+            f"least {needed}."
+        )
+    key_truth, key_noise = jax.random.split(key)
+    groups = [
+        _draw(k, problem, config, factor, num_draws, random_seed)
+        for k, factor in zip(
+            jax.random.split(key_truth, len(config.lengthscale_factors)),
+            config.lengthscale_factors,
+            strict=True,
+        )
+    ]
+    words = jax.random.key_data(jax.random.split(key_noise, num_draws))
+
+    @jax.jit
+    def failing(alpha, worlds, words, problem):
+        def one(item):
+            world, word = item
+            key = jax.random.wrap_key_data(word)
+            outcome = simulate.play(key, world, with_alpha(problem, alpha), config)
+            return (outcome.unsafe if criterion == "evaluations" else outcome.escaped).any()
+
+        return jax.lax.map(one, (worlds, words), batch_size=batch_size).sum()
+
+    def failures(alpha: float) -> int:
+        return max(int(failing(alpha, worlds, words, problem)) for worlds in groups)
+
+    size = problem.grid.shape[0]
+    low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
+    count = failures(high)
+    if _upper(count, num_draws, level) > config.delta:
+        raise UserError(
+            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
+            "delta, or give an alpha_value."
+        )
+    for _ in range(num_halvings):
+        middle = (low + high) / 2
+        fails = failures(middle)
+        if _upper(fails, num_draws, level) <= config.delta:
+            high, count = middle, fails
+        else:
+            low = middle
+    return Calibration(high, count, num_draws, _upper(count, num_draws, level))
+
+
+def _upper(count: int, num: int, level: float) -> float:
+    return clopper_pearson(count, num, level=2 * level - 1)[1]
+
+
+def _draw(
+    key: jax.Array,
+    problem: Problem,
+    config: SearchConfig,
+    factor: float,
+    num: int,
+    random_seed: bool,
+) -> simulate.World:
+    """Returns `num` worlds of the model with one lengthscale factor, all safe on their seeds."""
+    grid, scales = np.asarray(problem.grid), np.asarray(problem.lengthscale) * factor
+    sds = np.sqrt(np.asarray(problem.prior_var))
+    roots = jnp.asarray(
+        np.stack(
+            [
+                sd * simulate.square_root(config.kernel, grid, scale)
+                for sd, scale in zip(sds, scales, strict=True)
+            ]
+        ),
+        problem.grid.dtype,
+    )
+    noise_sd = jnp.broadcast_to(jnp.sqrt(problem.episode_var)[:, None], problem.prior_mean.shape)
+
+    @jax.jit
+    def block(key, roots, problem):
+        key_normal, key_seed = jax.random.split(key)
+        normal = jax.random.normal(key_normal, (num, *problem.prior_mean.shape))
+        truth = problem.prior_mean + jnp.einsum("ozx,nox->noz", roots, normal)
+        safe = (truth[:, 1:] <= problem.thresholds[0][:, None]).all(1)
+        if random_seed:
+            pick = jax.vmap(simulate.random_safe_point)
+            return truth, pick(jax.random.split(key_seed, num), safe), safe.any(1)
+        seed = jnp.broadcast_to(problem.seed, safe.shape)
+        return truth, seed, (safe | ~seed).all(1)
+
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    found = 0
+    for i in range(_MOST_BLOCKS):
+        truth, seed, good = map(np.asarray, block(jax.random.fold_in(key, i), roots, problem))
+        kept.append((truth[good], seed[good]))
+        found += int(good.sum())
+        if found >= num:
+            break
+    else:
+        raise UserError(
+            f"only {found} of {_MOST_BLOCKS * num} functions are safe on all of the seed set: make "
+            "the seed set smaller or cost_mean lower there."
+        )
+    truths, seeds = (np.concatenate(x)[:num] for x in zip(*kept, strict=True))
+    return simulate.World(
+        jnp.asarray(truths),
+        jnp.asarray(seeds),
+        jnp.broadcast_to(noise_sd, (num, *noise_sd.shape)),
+    )

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid posterior against tinygp's dense conditioning and scikit-learn's GP."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process import kernels as sk
+from tinygp import GaussianProcess
+
+from jaxsafe import gp
+
+LENGTHSCALE, VARIANCE, MEAN = (0.2, 0.35), 1.7, 0.4
+SKLEARN = {
+    "rbf": sk.RBF(LENGTHSCALE),
+    "matern52": sk.Matern(LENGTHSCALE, nu=2.5),
+    "matern32": sk.Matern(LENGTHSCALE, nu=1.5),
+}
+
+
+def points(side=20):
+    axis = np.linspace(0.0, 1.0, side)
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+
+
+def observations(num, size, seed=0):
+    """Places (some drawn twice), values and noise variances."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, size, num), rng.normal(size=num), rng.uniform(0.01, 0.2, num)
+
+
+def posterior(z, index, value, noise, name="rbf", capacity=None):
+    """All observations in one scan."""
+    z = jnp.asarray(z, float)
+    kernel = gp.make(name, jnp.asarray(LENGTHSCALE, float), VARIANCE)
+    size = len(z)
+    start = gp.init(jnp.full(size, MEAN), jnp.full(size, VARIANCE), capacity or len(index))
+
+    def step(state, observation):
+        i, y, noise_var = observation
+        return gp.add(state, gp.cross(kernel, z[i], z), i, y, noise_var), state.mean[i]
+
+    xs = (jnp.asarray(index), jnp.asarray(value, float), jnp.asarray(noise, float))
+    return jax.jit(lambda: jax.lax.scan(step, start, xs)[0])()
+
+
+def dense(z, index, value, noise, name="rbf"):
+    """Mean and variance by tinygp, one Cholesky factor of all observations."""
+    kernel = gp.make(name, jnp.asarray(LENGTHSCALE, float), VARIANCE)
+    model = GaussianProcess(kernel, z[index], diag=jnp.asarray(noise), mean=MEAN)
+    after = model.condition(jnp.asarray(value), z, diag=0.0).gp
+    return after.loc, after.variance
+
+
+@pytest.mark.parametrize("name", gp.KERNELS)
+def test_in_64_bits_it_equals_tinygp_and_scikit_learn(name):
+    z, data = points(), observations(100, 400)
+    with jax.enable_x64(True):
+        got = posterior(z, *data, name)
+        mean, var = dense(z, *data, name)
+        assert got.mean.dtype == jnp.float64
+        np.testing.assert_allclose(got.mean, mean, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(got.var, var, rtol=0, atol=1e-11)
+    index, value, noise = data
+    kernel = sk.ConstantKernel(VARIANCE) * SKLEARN[name]
+    oracle = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None)
+    mean, sd = oracle.fit(z[index], value - MEAN).predict(z, return_std=True)
+    np.testing.assert_allclose(got.mean, mean + MEAN, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(got.var, sd**2, rtol=0, atol=1e-11)
+
+
+def test_in_32_bits_a_hundred_observations_cost_1e_5_of_a_deviation():
+    """2,500 points and 100 observations: variance to 2e-6 and deviation to 1e-5 of the prior's."""
+    z, (index, value, _) = points(50), observations(100, 2500)
+    noise = np.full(100, 0.01)
+    got = posterior(z, index, value, noise)
+    with jax.enable_x64(True):
+        mean, var = map(np.asarray, dense(z, index, value, noise))
+    assert np.abs(got.var - var).max() < 2e-6 * VARIANCE
+    assert np.abs(gp.std(got) - np.sqrt(var)).max() < 1e-5 * np.sqrt(VARIANCE)
+    # The values are white noise, which no smooth function follows: the weights are large.
+    assert np.abs(got.mean - mean).max() < 1e-3
+
+
+def test_the_order_of_observations_is_irrelevant():
+    z, data = points(), observations(30, 400)
+    order = np.random.default_rng(1).permutation(30)
+    a, b = posterior(z, *data), posterior(z, *(x[order] for x in data))
+    np.testing.assert_allclose(a.mean, b.mean, atol=2e-5)
+    np.testing.assert_allclose(a.var, b.var, atol=2e-6)
+
+
+def test_two_looks_at_one_point_equal_one_at_their_mean_with_half_the_noise():
+    z = points()
+    twice = posterior(z, [7, 7], [1.0, 2.0], [0.1, 0.1])
+    once = posterior(z, [7], [1.5], [0.05])
+    np.testing.assert_allclose(twice.mean, once.mean, atol=1e-6)
+    np.testing.assert_allclose(twice.var, once.var, atol=1e-6)
+
+
+def test_one_observation_has_its_closed_form():
+    """Known answer 2 of the notes: v = 1, nu2 = .01 gives rho = .990099, deviation .099504."""
+    z = jnp.asarray(points())
+    kernel = gp.make("rbf", jnp.asarray(0.2), 1.0)
+    state = gp.add(
+        gp.init(jnp.zeros(400), jnp.ones(400), 4), gp.cross(kernel, z[5], z), 5, 2.0, 0.01
+    )
+    np.testing.assert_allclose(state.mean[5], 2.0 * 0.990099, rtol=1e-6)
+    np.testing.assert_allclose(gp.std(state)[5], 0.099504, rtol=1e-4)
+    np.testing.assert_array_equal(state.rows[1:], 0.0)
+    assert state.count == 1
+
+
+def test_spare_room_changes_no_numbers():
+    z, data = points(), observations(10, 400)
+    a, b = posterior(z, *data), posterior(z, *data, capacity=64)
+    np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
+    np.testing.assert_allclose(a.var, b.var, atol=1e-6)
+
+
+def test_covariances_equal_those_of_tinygp():
+    z, (index, value, noise) = points(8), observations(12, 64)
+    with jax.enable_x64(True):
+        kernel = gp.make("rbf", jnp.asarray(LENGTHSCALE), VARIANCE)
+        state = posterior(z, index, value, noise)
+        rows = [gp.covariance(state, gp.cross(kernel, z[i], z), i) for i in range(64)]
+        model = GaussianProcess(kernel, z[index], diag=jnp.asarray(noise), mean=MEAN)
+        after = model.condition(jnp.asarray(value), z, diag=0.0).gp
+        np.testing.assert_allclose(np.stack(rows), after.covariance, rtol=0, atol=1e-11)
+
+
+def test_a_loop_gives_what_the_scan_gives_and_outputs_map_like_a_loop():
+    z, (index, value, noise) = jnp.asarray(points(10)), observations(6, 100)
+    scales = jnp.asarray([0.1, 0.3, 0.9])
+
+    def run(lengthscale, value, noise):
+        kernel = gp.make("rbf", lengthscale, VARIANCE)
+        state = gp.init(jnp.full(100, MEAN), jnp.full(100, VARIANCE), 6)
+        for i, y, n in zip(index, value, noise, strict=True):
+            state = gp.add(state, gp.cross(kernel, z[i], z), i, y, n)
+        return state
+
+    value, noise = jnp.asarray(value, float), jnp.asarray(noise, float)
+    values = jnp.stack([value, -value, 2 * value])
+    mapped = jax.jit(jax.vmap(run, in_axes=(0, 0, None)))(scales, values, noise)
+    for k in range(3):
+        alone = run(scales[k], values[k], noise)
+        np.testing.assert_allclose(mapped.mean[k], alone.mean, atol=1e-5)
+        np.testing.assert_allclose(mapped.var[k], alone.var, atol=1e-5)
+    scanned = posterior(z, index, value, noise)
+    looped = run(jnp.asarray(LENGTHSCALE), value, noise)
+    np.testing.assert_allclose(scanned.mean, looped.mean, atol=1e-5)
+    np.testing.assert_allclose(scanned.var, looped.var, atol=1e-5)

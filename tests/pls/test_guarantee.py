@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The counter of promises and the calibration, at sizes of seconds."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsafe import pls
+from jaxsafe.core.checks import UserError
+from jaxsafe.pls import guarantee
+
+COARSE = guarantee.Study(side=15)
+CONFIG = pls.SearchConfig(explore_steps=6, reward_steps=6, expander="none")
+NUM = 100
+
+
+def count(config=CONFIG, study=COARSE, num=NUM, **options):
+    return guarantee.summarise(guarantee.outcomes(study, config, num, **options), config.delta)
+
+
+def constant(alpha, **changes):
+    return dataclasses.replace(CONFIG, alpha="constant", alpha_value=alpha, **changes)
+
+
+def test_worlds_are_draws_of_the_process():
+    """Variance 1, and correlation exp(-d^2 / 2 l^2) between two points, over 400 draws."""
+    problem, root = guarantee.make(COARSE, CONFIG)
+    keys = jax.random.split(jax.random.key(0), 400)
+    worlds = jax.vmap(lambda key: guarantee.draw(key, COARSE, problem, root))(keys)
+    truth = np.asarray(worlds.truth)
+    np.testing.assert_allclose(truth.mean((0, 2)), [0.0, 1.0], atol=0.1)
+    np.testing.assert_allclose(truth.std((0, 2)), [1.0, 1.0], atol=0.1)
+    gap = np.linalg.norm(problem.grid[100] - problem.grid[102])
+    expected = np.exp(-(gap**2) / (2 * 0.2**2))
+    got = np.corrcoef(truth[:, 0, 100], truth[:, 0, 102])[0, 1]
+    assert abs(got - expected) < 0.1
+    assert abs(np.corrcoef(truth[:, 0, 100], truth[:, 1, 100])[0, 1]) < 0.2
+    seeds = np.asarray(worlds.seed)
+    assert (seeds.sum(1) == 1).all() and (truth[:, 1][seeds] <= 1.0).all()
+
+
+def test_srinivas_keeps_the_promise_and_a_small_alpha_does_not():
+    kept, broken = count(), count(constant(1.0))
+    assert kept["violations"] == 0 and kept["kept"] and kept["escapes"] <= CONFIG.delta
+    assert broken["low"] > CONFIG.delta and not broken["kept"]
+    assert broken["escapes"] >= broken["frequency"]
+    assert kept["n"] == NUM and len(kept["regret_curve"]) == 12
+    assert np.all(np.diff(kept["coverage_curve"]) >= -1e-6) and kept["coverage"] > 0.02
+
+
+def test_baselines_are_what_they_are_called():
+    rows = {m: count(dataclasses.replace(CONFIG, method=m)) for m in pls.METHODS}
+    assert rows["ucb"]["frequency"] > 0.9 and rows["ucb"]["low"] > CONFIG.delta
+    assert rows["seed"]["violations"] == rows["safeopt"]["violations"] == 0
+    assert rows["pls"]["regret"] < rows["seed"]["regret"]
+    assert rows["safeopt"]["regret"] < rows["seed"]["regret"]
+
+
+def test_functions_are_numbered_so_that_chunks_do_not_matter():
+    a = guarantee.outcomes(COARSE, CONFIG, 12, first=3, chunk=12)
+    b = guarantee.outcomes(COARSE, CONFIG, 12, first=3, chunk=5, batch_size=3)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), a, b)
+    c = guarantee.outcomes(COARSE, CONFIG, 12, first=15)
+    assert not np.array_equal(a.regret, c.regret)
+
+
+def test_a_calibrated_alpha_is_held_on_other_functions_and_cuts_regret():
+    config = dataclasses.replace(CONFIG, alpha="calibrated")
+    problem, _ = guarantee.make(COARSE, config)
+    found = pls.calibrate(
+        jax.random.key(7), problem, config, num_draws=200, random_seed=True, num_halvings=6
+    )
+    assert found.upper <= config.delta and 1.5 < found.alpha < 3.5
+    held_out = count(dataclasses.replace(config, alpha_value=found.alpha), num=300)
+    assert held_out["low"] < config.delta and held_out["frequency"] <= config.delta
+    assert held_out["regret"] < count(num=300)["regret"] / 1.5
+    # A touch less would have failed on the draws it was found on.
+    strict = pls.calibrate(
+        jax.random.key(7),
+        problem,
+        config,
+        num_draws=200,
+        random_seed=True,
+        num_halvings=4,
+        criterion="bounds",
+    )
+    assert strict.alpha > found.alpha + 0.3
+
+
+def test_calibration_on_a_given_seed_set_draws_functions_safe_there():
+    config = dataclasses.replace(CONFIG, alpha="calibrated", delta=0.2)
+    problem, _ = guarantee.make(COARSE, config)
+    seed = (problem.grid < 0.2).all(1)
+    found = pls.calibrate(
+        jax.random.key(1), problem.replace(seed=seed), config, num_draws=50, num_halvings=3
+    )
+    assert found.upper <= 0.2
+
+
+def test_too_few_draws_cannot_show_a_small_delta():
+    config = dataclasses.replace(CONFIG, alpha="calibrated", delta=0.01)
+    problem, _ = guarantee.make(COARSE, config)
+    with pytest.raises(UserError, match="at least 299"):
+        pls.calibrate(jax.random.key(0), problem, config, num_draws=100)
+
+
+def test_a_lengthscale_twice_too_long_breaks_the_promise_and_the_robust_bounds_keep_it():
+    """With a constant alpha, where the matched row keeps it too."""
+    wrong = dataclasses.replace(COARSE, model_lengthscale=2.0)
+    alpha, factors = 3.0, (0.5, 1.0)
+    matched, broken = count(constant(alpha)), count(constant(alpha), wrong)
+    robust = count(constant(alpha, lengthscale_factors=factors), wrong)
+    assert matched["frequency"] <= 0.1 < broken["low"]
+    assert robust["frequency"] <= 0.1
+
+
+@pytest.mark.parametrize("name", guarantee.ROWS)
+def test_every_row_runs(name):
+    study = dataclasses.replace(guarantee.ROWS[name], side=10)
+    config = dataclasses.replace(CONFIG, explore_steps=2, reward_steps=2, episodes=3)
+    row = count(dataclasses.replace(config, noise="episodes"), study, 10)
+    assert row["n"] == 10 and np.isfinite(row["regret_curve"]).all()
+    assert 0.0 <= row["low"] <= row["frequency"] <= row["high"] <= 1.0
+
+
+def test_kinds_of_truths_and_noise_are_as_named():
+    problem, root = guarantee.make(COARSE, CONFIG)
+    step, capped, plain, uneven = (
+        guarantee.draw(jax.random.key(0), dataclasses.replace(COARSE, **k), problem, root)
+        for k in ({"truth": "step"}, {"truth": "capped"}, {}, {"heteroscedastic": True})
+    )
+    assert set(np.unique(step.truth[1]).tolist()) == {0.0, 2.0}
+    assert np.abs(capped.truth[1] - 1.0).max() == 0.5
+    np.testing.assert_array_equal(step.truth[0], plain.truth[0])
+    assert plain.noise_sd.std() < 1e-6
+    np.testing.assert_allclose(uneven.noise_sd.max() / uneven.noise_sd.min(), 9.0, rtol=0.01)
