@@ -25,7 +25,7 @@ def pin(cores: int) -> int:
 def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.5) -> dict:
     """Times `call`, which does `work` units and blocks until done.
 
-    Each repeat makes as many calls as take `min_s` seconds; one uncounted repeat warms up.
+    Each repeat makes as many calls as take `min_s` seconds; `min_s` of uncounted calls warm up.
 
     Returns:
       `rate` (median units per second), `low` and `high` (quartiles), `repeats`, `calls` each.
@@ -34,13 +34,14 @@ def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.
     call()
     once = time.perf_counter() - start
     calls = max(1, int(np.ceil(min_s / max(once, 1e-9))))
+    for _ in range(calls - 1):
+        call()
     rates = []
-    for i in range(repeats + 1):
+    for _ in range(repeats):
         start = time.perf_counter()
         for _ in range(calls):
             call()
-        if i:
-            rates.append(calls * work / (time.perf_counter() - start))
+        rates.append(calls * work / (time.perf_counter() - start))
     low, middle, high = np.percentile(rates, [25, 50, 75])
     return {
         "rate": float(middle),

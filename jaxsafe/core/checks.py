@@ -3,7 +3,8 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -36,6 +37,13 @@ def check_range(
         raise UserError(
             f"{name}={value!r} is out of range: give a value in [{low_text}, {high_text}]."
         )
+
+
+def check_once(name: str, values: Sequence[Any]) -> None:
+    """Raises `UserError` if `values` is empty or holds something twice."""
+    if not values or len(set(values)) < len(values):
+        given = ",".join(map(str, values))
+        raise UserError(f"{name}={given!r} is empty or repeats one: name each once.")
 
 
 def host_memory_bytes() -> int:

@@ -109,10 +109,10 @@ PRESETS = {
 def validate_experiment(experiment: Experiment) -> None:
     """Raises `UserError` naming field, value and fix."""
     validate_bounds(experiment)
-    _check_once("methods", experiment.methods)
+    checks.check_once("methods", experiment.methods)
     validate(experiment.algo)
     if experiment.games:
-        _check_once("games", experiment.games)
+        checks.check_once("games", experiment.games)
         for name in experiment.games:
             games.closed_form(getattr(experiment, name))
         return
@@ -125,11 +125,4 @@ def validate_experiment(experiment: Experiment) -> None:
         (points + how.search.random) * (_POINT_BYTES + how.episodes * _EPISODE_BYTES),
         "Lower eval.grid or eval.episodes.",
     )
-    _check_once("eval.engines", how.engines)
-
-
-def _check_once(name: str, values: tuple[str, ...]) -> None:
-    if not values or len(set(values)) < len(values):
-        raise checks.UserError(
-            f"{name}={','.join(values)!r} is empty or repeats one: name each once."
-        )
+    checks.check_once("eval.engines", how.engines)

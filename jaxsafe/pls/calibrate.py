@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from jaxsafe.core.checks import UserError, check_choice, check_range
 from jaxsafe.core.stats import clopper_pearson
@@ -70,8 +71,8 @@ def calibrate(
     """
     check_choice("criterion", criterion, CRITERIA)
     check_range("num_draws", num_draws, low=1)
-    least = _upper(0, num_draws, level)
-    if least > config.delta:
+    allowed = allowed_failures(num_draws, config.delta, level)
+    if allowed < 0:
         needed = int(np.ceil(np.log(1 - level) / np.log1p(-config.delta)))
         raise UserError(
             f"num_draws={num_draws} cannot show a frequency below delta={config.delta:g}: give at "
@@ -104,7 +105,7 @@ def calibrate(
     size = problem.grid.shape[0]
     low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
     count = failures(high)
-    if _upper(count, num_draws, level) > config.delta:
+    if count > allowed:
         raise UserError(
             f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
             "delta, or give an alpha_value."
@@ -112,11 +113,19 @@ def calibrate(
     for _ in range(num_halvings):
         middle = (low + high) / 2
         fails = failures(middle)
-        if _upper(fails, num_draws, level) <= config.delta:
+        if fails <= allowed:
             high, count = middle, fails
         else:
             low = middle
     return Calibration(high, count, num_draws, _upper(count, num_draws, level))
+
+
+def allowed_failures(num: int, delta: float, level: float) -> int:
+    """Returns the most failures in `num` whose one-sided upper limit is at most delta; -1: none."""
+    counts = np.arange(num)
+    # The limit is the beta quantile, so the count's is where the beta distribution is at `level`.
+    kept = scipy.stats.beta.cdf(delta, counts + 1, num - counts) >= level
+    return int(kept.sum()) - 1
 
 
 def _upper(count: int, num: int, level: float) -> float:

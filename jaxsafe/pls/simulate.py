@@ -38,7 +38,8 @@ class Outcome(NamedTuple):
 def square_root(name: str, grid: Any, lengthscale: Any) -> np.ndarray:
     """Returns L `[Z, Z]` with L L^T the kernel of unit variance on the grid, in 64 bits."""
     grid, lengthscale = np.asarray(grid, np.float64), np.asarray(lengthscale, np.float64)
-    with jax.enable_x64(True):
+    # Numbers even where a program that is being traced asks for them.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         kernel = gp.make(name, jnp.asarray(lengthscale), 1.0)
         gram = np.array(kernel(jnp.asarray(grid), jnp.asarray(grid)))
     gram[np.diag_indices(len(grid))] += _JITTER

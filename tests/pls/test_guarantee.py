@@ -9,15 +9,34 @@ import pytest
 
 from jaxsafe import pls
 from jaxsafe.core.checks import UserError
-from jaxsafe.pls import guarantee
+from jaxsafe.core.stats import clopper_pearson
+from jaxsafe.pls import counting, guarantee
+from jaxsafe.pls.calibrate import allowed_failures
+from jaxsafe.pls.counting import Counting
 
 COARSE = guarantee.Study(side=15)
 CONFIG = pls.SearchConfig(explore_steps=6, reward_steps=6, expander="none")
 NUM = 100
 
 
-def count(config=CONFIG, study=COARSE, num=NUM, **options):
-    return guarantee.summarise(guarantee.outcomes(study, config, num, **options), config.delta)
+def outcomes(config=CONFIG, study=COARSE, num=NUM, seeds=(0,), chunks=None, **changes):
+    """Searches of `num` functions per seed, and the tally `[S, ...]`."""
+    how = Counting(functions=num, block=min(num, 50), draws=200, halvings=6)
+    how = dataclasses.replace(how, **changes)
+    keys = jax.vmap(jax.random.key)(np.array(seeds))
+    tally = jax.vmap(lambda key: counting.init(key, study, config, how))(keys)
+    first = 0
+    for length in chunks or [counting.num_steps(config, how)]:
+        run = jax.vmap(counting.chunk, in_axes=(0, None, None, None, None, None))
+        run = jax.jit(run, static_argnums=(2, 3, 4, 5))
+        tally, metrics = run(tally, first, length, study, config, how)
+        first += length
+    assert first == counting.num_steps(config, how)
+    return counting.counted(tally), tally, metrics
+
+
+def count(config=CONFIG, study=COARSE, num=NUM, **changes):
+    return guarantee.summarise(outcomes(config, study, num, **changes)[0], config.delta)
 
 
 def constant(alpha, **changes):
@@ -26,7 +45,7 @@ def constant(alpha, **changes):
 
 def test_worlds_are_draws_of_the_process():
     """Variance 1, and correlation exp(-d^2 / 2 l^2) between two points, over 400 draws."""
-    problem, root = guarantee.make(COARSE, CONFIG)
+    problem, root = guarantee.make(COARSE, CONFIG), guarantee.root(COARSE)
     keys = jax.random.split(jax.random.key(0), 400)
     worlds = jax.vmap(lambda key: guarantee.draw(key, COARSE, problem, root))(keys)
     truth = np.asarray(worlds.truth)
@@ -58,17 +77,52 @@ def test_baselines_are_what_they_are_called():
     assert rows["safeopt"]["regret"] < rows["seed"]["regret"]
 
 
-def test_functions_are_numbered_so_that_chunks_do_not_matter():
-    a = guarantee.outcomes(COARSE, CONFIG, 12, first=3, chunk=12)
-    b = guarantee.outcomes(COARSE, CONFIG, 12, first=3, chunk=5, batch_size=3)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), a, b)
-    c = guarantee.outcomes(COARSE, CONFIG, 12, first=15)
-    assert not np.array_equal(a.regret, c.regret)
+def test_chunks_do_not_matter_and_seeds_differ():
+    whole, _, metrics = outcomes(num=12, seeds=(3, 4), block=4)
+    parts, _, _ = outcomes(num=12, seeds=(3, 4), block=4, chunks=(1, 2))
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    alone, _, _ = outcomes(num=12, seeds=(4,), block=4)
+    np.testing.assert_allclose(alone.regret, whole.regret[12:], atol=1e-4)
+    assert len(np.unique(whole.regret[:, -1])) == 24
+    np.testing.assert_array_equal(metrics["count/functions"], [12, 12])
+    violations = whole.unsafe.any(1).reshape(2, 12).sum(1)
+    np.testing.assert_array_equal(metrics["count/violations"], violations)
+
+
+@pytest.mark.parametrize(("num", "delta"), [(1000, 0.1), (299, 0.01), (298, 0.01), (50, 0.2)])
+def test_allowed_failures_are_the_most_whose_limit_is_delta(num, delta):
+    allowed = allowed_failures(num, delta, 0.95)
+    upper = [clopper_pearson(k, num, level=0.9)[1] for k in range(num)]
+    assert allowed == sum(u <= delta for u in upper) - 1
+    assert (allowed < 0) == (num == 298)
+
+
+def test_a_run_s_calibration_is_the_library_s():
+    """On the same functions; here the draws differ, so both lie in the noise of 200 of them."""
+    config = dataclasses.replace(CONFIG, alpha="calibrated")
+    _, tally, metrics = outcomes(config, num=50, seeds=range(4))
+    problem = guarantee.make(COARSE, config)
+    theirs = pls.calibrate(jax.random.key(7), problem, config, num_draws=200, random_seed=True)
+    assert np.abs(tally.high - theirs.alpha).max() < 0.35 and np.ptp(tally.high) > 0
+    np.testing.assert_array_equal(metrics["count/alpha"], tally.high)
+    assert (tally.high - tally.low < 5.5 / 2**6).all() and not tally.failed.any()
+
+
+def test_a_calibration_over_lengthscales_is_stricter():
+    config = dataclasses.replace(CONFIG, alpha="calibrated")
+    wrong = dataclasses.replace(COARSE, model_lengthscale=2.0)
+    trusting, robust = (
+        outcomes(dataclasses.replace(config, lengthscale_factors=f), wrong, num=200, seeds=(0, 1))
+        for f in ((1.0,), (0.5, 1.0))
+    )
+    trusted = guarantee.summarise(trusting[0], 0.1)
+    kept = guarantee.summarise(robust[0], 0.1)
+    assert trusted["low"] > 0.1 and kept["frequency"] <= 0.1
 
 
 def test_a_calibrated_alpha_is_held_on_other_functions_and_cuts_regret():
     config = dataclasses.replace(CONFIG, alpha="calibrated")
-    problem, _ = guarantee.make(COARSE, config)
+    problem = guarantee.make(COARSE, config)
     found = pls.calibrate(
         jax.random.key(7), problem, config, num_draws=200, random_seed=True, num_halvings=6
     )
@@ -91,7 +145,7 @@ def test_a_calibrated_alpha_is_held_on_other_functions_and_cuts_regret():
 
 def test_calibration_on_a_given_seed_set_draws_functions_safe_there():
     config = dataclasses.replace(CONFIG, alpha="calibrated", delta=0.2)
-    problem, _ = guarantee.make(COARSE, config)
+    problem = guarantee.make(COARSE, config)
     seed = (problem.grid < 0.2).all(1)
     found = pls.calibrate(
         jax.random.key(1), problem.replace(seed=seed), config, num_draws=50, num_halvings=3
@@ -101,7 +155,7 @@ def test_calibration_on_a_given_seed_set_draws_functions_safe_there():
 
 def test_too_few_draws_cannot_show_a_small_delta():
     config = dataclasses.replace(CONFIG, alpha="calibrated", delta=0.01)
-    problem, _ = guarantee.make(COARSE, config)
+    problem = guarantee.make(COARSE, config)
     with pytest.raises(UserError, match="at least 299"):
         pls.calibrate(jax.random.key(0), problem, config, num_draws=100)
 
@@ -116,9 +170,9 @@ def test_a_lengthscale_twice_too_long_breaks_the_promise_and_the_robust_bounds_k
     assert robust["frequency"] <= 0.1
 
 
-@pytest.mark.parametrize("name", guarantee.ROWS)
+@pytest.mark.parametrize("name", guarantee.STUDIES)
 def test_every_row_runs(name):
-    study = dataclasses.replace(guarantee.ROWS[name], side=10)
+    study = dataclasses.replace(guarantee.STUDIES[name], side=10)
     config = dataclasses.replace(CONFIG, explore_steps=2, reward_steps=2, episodes=3)
     row = count(dataclasses.replace(config, noise="episodes"), study, 10)
     assert row["n"] == 10 and np.isfinite(row["regret_curve"]).all()
@@ -126,7 +180,7 @@ def test_every_row_runs(name):
 
 
 def test_kinds_of_truths_and_noise_are_as_named():
-    problem, root = guarantee.make(COARSE, CONFIG)
+    problem, root = guarantee.make(COARSE, CONFIG), guarantee.root(COARSE)
     step, capped, plain, uneven = (
         guarantee.draw(jax.random.key(0), dataclasses.replace(COARSE, **k), problem, root)
         for k in ({"truth": "step"}, {"truth": "capped"}, {}, {"heteroscedastic": True})
@@ -136,3 +190,18 @@ def test_kinds_of_truths_and_noise_are_as_named():
     np.testing.assert_array_equal(step.truth[0], plain.truth[0])
     assert plain.noise_sd.std() < 1e-6
     np.testing.assert_allclose(uneven.noise_sd.max() / uneven.noise_sd.min(), 9.0, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"functions": 120},
+            "counting.functions=120 is no multiple of counting.block=50: give 150",
+        ),
+        ({"draws": 250}, "counting.draws=250 cannot show a frequency below delta=0.01"),
+    ],
+)
+def test_what_cannot_be_counted_is_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        counting.validate(dataclasses.replace(Counting(), **changes), (0.1, 0.01))
