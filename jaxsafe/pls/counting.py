@@ -38,7 +38,7 @@ class Counting:
     level: float = field(
         0.95, "One-sided confidence that a calibrated alpha keeps delta.", low=0.5, high=0.9999
     )
-    block: int = field(50, "Searches side by side; a step of the run is one block.", low=1)
+    block: int = field(50, "Searches side by side.", low=1)
 
 
 class Tally(struct.PyTreeNode):
@@ -80,8 +80,8 @@ def validate(counting: Counting, deltas: tuple[float, ...], prefix: str = "count
 
 
 def num_steps(config: SearchConfig, counting: Counting) -> int:
-    """Blocks in all."""
-    return _calibrating_blocks(config, counting) + counting.functions // counting.block
+    """Searches in all, the calibration's among them."""
+    return _calibrating_blocks(config, counting) * counting.block + counting.functions
 
 
 def _blocks_of_halving(config: SearchConfig, counting: Counting) -> int:
@@ -137,18 +137,28 @@ def chunk(
     config: SearchConfig,
     counting: Counting,
 ) -> tuple[Tally, dict[str, jax.Array]]:
-    """Runs blocks `first` to `first + length - 1`; the first of them calibrate, if so configured.
+    """Runs searches `first` to `first + length - 1`; the first of them calibrate, if so configured.
 
     Returns:
       the tally, and scalars: `count/functions` counted so far, `count/violations` of the promise
       among them, and `count/alpha`, of the last step where it varies.
+
+    Raises:
+      UserError: `length` is no multiple of `counting.block`.
     """
+    if length % counting.block:
+        raise UserError(
+            f"{length} searches at once are no multiple of counting.block={counting.block}: set "
+            "--log_every to one."
+        )
     setting = _setting(study, config, counting)
 
     def block(tally: Tally, step: jax.Array) -> tuple[Tally, None]:
         return _block(tally, step, setting, study, config, counting), None
 
-    tally, _ = lax.scan(block, tally, first + jnp.arange(length))
+    tally, _ = lax.scan(
+        block, tally, first // counting.block + jnp.arange(length // counting.block)
+    )
     alpha = tally.high if config.alpha == "calibrated" else setting.problem.alpha[-1, 1]
     return tally, {
         "count/functions": tally.valid.sum(),

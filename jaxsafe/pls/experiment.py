@@ -1,23 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the binary runs: searches whose broken promises are counted."""
+"""What the binary runs: policies put to work in worlds, or searches whose promise is counted."""
 
 import dataclasses
 
 from jaxsafe.core import checks
-from jaxsafe.core.config import field
+from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
-from jaxsafe.pls import counting, promises
+from jaxsafe.pls import counting, policy_config, promises, worlds
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
+from jaxsafe.pls.operate import Operation
+from jaxsafe.pls.policy_config import PolicyConfig
 from jaxsafe.pls.promises import Case
+from jaxsafe.pls.worlds import Data, Targets
+
+# Evaluations are of 20 episodes (paper, appendix K.2). A lengthscale fitted to other policies may be
+# too long for these, so bounds hold for shorter ones too.
+_SEARCH = SearchConfig(
+    explore_steps=20,
+    reward_steps=30,
+    episodes=20,
+    alpha="calibrated",
+    noise="episodes",
+    lengthscale_factors=(0.6, 1.0),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Searches on drawn functions."""
+    """Worlds to learn and to work in, or rows of the promise's table to count."""
 
+    worlds: tuple[str, ...] = field(
+        worlds.WORLDS, "Tasks with a cost, in order.", choices=worlds.WORLDS
+    )
+    data: Data = Data()
+    policy: PolicyConfig = PolicyConfig(steps=6000)
+    targets: Targets = Targets()
+    search: SearchConfig = _SEARCH
+    operation: Operation = Operation()
     promises: tuple[str, ...] = field(
-        (), "Kinds of rows of the promise's table to count.", choices=promises.KINDS
+        (), "Kinds of rows of the promise's table to count, instead.", choices=promises.KINDS
     )
     deltas: tuple[float, ...] = field(
         (0.01, 0.05, 0.1, 0.2),
@@ -25,16 +47,26 @@ class Experiment:
         low=1e-4,
         high=0.9,
     )
-    side: int = field(50, "Grid points along each axis.", low=2)
-    search: SearchConfig = SearchConfig()
+    side: int = field(50, "Grid points along each axis of the drawn functions.", low=2)
     counting: Counting = Counting()
 
 
 PRESETS = {
-    "guarantee": Experiment(
-        promises=promises.KINDS, search=SearchConfig(expander="none", intersect=True)
+    "demo": Experiment(),
+    "study": Experiment(
+        policy=PolicyConfig(steps=12_000),
+        targets=Targets(side=25),
+        operation=Operation(repeats=100, oracle_episodes=400, draws=1000),
     ),
+    "guarantee": Experiment(promises=promises.KINDS, search=SearchConfig(expander="none")),
 }
+
+# Scoring may change when a run is scored again.
+RESUMABLE = tuple(
+    leaf.path
+    for part in ("targets", "search", "operation")
+    for leaf in leaves(getattr(Experiment(), part), part)
+)
 
 
 def cases(experiment: Experiment) -> dict[str, Case]:
@@ -50,3 +82,10 @@ def validate_experiment(experiment: Experiment) -> None:
         checks.check_once("promises", experiment.promises)
         checks.check_once("deltas", experiment.deltas)
         counting.validate(experiment.counting, (*experiment.deltas, experiment.search.delta))
+        return
+    policy_config.validate(experiment.policy)
+    checks.check_once("worlds", experiment.worlds)
+    checks.check_once("operation.thresholds", experiment.operation.thresholds)
+    checks.check_once("operation.methods", experiment.operation.methods)
+    if min(experiment.operation.thresholds) <= 0:
+        raise checks.UserError("operation.thresholds holds 0: give costs above it.")

@@ -2,14 +2,9 @@
 """The M2TD3 binary from end to end, on a run of 60 iterations that all tests share."""
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +14,9 @@ import pytest
 from experiments import m2td3
 from jaxsafe.core import checkpoint
 from tests.core import toy
+
+from . import binaries
+from .binaries import assert_same_rows, snapshot
 
 ALGO = [
     *("--algo.total_steps=60", "--algo.warmup_steps=10", "--algo.hidden=16,16"),
@@ -31,18 +29,11 @@ SMALL = [
     *("--eval.grid=3", "--eval.episodes=1", "--noprogress"),
     *("--eval.search.random=2", "--eval.search.rounds=1", "--eval.search.proposals=3"),
 ]
-# Fewer devices to force, and no accelerator to look for.
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "experiments.m2td3", *map(str, arguments)]
+MODULE = "experiments.m2td3"
 
 
 def binary(*arguments):
-    return subprocess.run(
-        command(*arguments), cwd=toy.ROOT, capture_output=True, text=True, env=ENVIRONMENT
-    )
+    return binaries.run(MODULE, *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +45,6 @@ def finished(tmp_path_factory):
         assert done.returncode == 0, done.stderr
 
     return toy.once(tmp_path_factory, "m2td3", make)
-
-
-def snapshot(path):
-    return {p: p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):
@@ -91,42 +78,8 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     assert (finished / "plots/worst_case.png").read_bytes().startswith(b"\x89PNG")
 
 
-def kill(arguments, out, num_rows, delay):
-    """Starts the binary and kills it once metrics.jsonl has `num_rows`."""
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=toy.ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    path = out / "metrics.jsonl"
-    while process.poll() is None:
-        if path.exists() and path.read_bytes().count(b"\n") >= num_rows:
-            time.sleep(delay)
-            process.kill()
-            break
-        time.sleep(0.002)
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
-
-
 def kill_and_resume(out, moments):
-    chance, arguments = random.Random(11), [*SMALL, f"--out={out}"]
-    for low, high in moments:
-        kill(arguments, out, chance.randint(low, high), chance.random() / 10)
-        assert not (out / "summary.json").exists()
-        arguments = ["--resume", f"--out={out}"]
-    done = binary(*arguments)
-    assert done.returncode == 0, done.stderr
-
-
-def assert_same_rows(out, finished):
-    for name in ("metrics.jsonl", "eval.jsonl"):
-        assert (out / name).read_bytes() == (finished / name).read_bytes()
-    results = [json.loads((x / "summary.json").read_text())["results"] for x in (out, finished)]
-    assert results[0] == results[1]
+    binaries.kill_and_resume(MODULE, SMALL, out, moments, random.Random(11))
 
 
 def test_killed_once_and_resumed_it_writes_the_same_rows(finished, tmp_path):
@@ -190,23 +143,6 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# Each child is a fresh start of the binary, without the seconds its imports take.
-FORKING = """
-import json, os, sys
-from experiments import m2td3
-from jaxsafe.core import launch
-
-for number, arguments in enumerate(json.loads(sys.argv[1])):
-    if os.fork() == 0:
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = ["experiments/m2td3.py", *arguments]
-        launch.main(m2td3.BINARY)
-    _, status = os.wait()
-    with open(f"{number}.rc", "w") as file:
-        file.write(str(os.waitstatus_to_exitcode(status)))
-"""
-
 BAD_INPUT = [
     (["--scenario=Hopper-9"], r"scenario='Hopper-9' is unknown\..*Choose one of: InvertedPendulum"),
     (["--preset=dmo"], r"'dmo' is unknown\. Did you mean 'demo'\?"),
@@ -242,13 +178,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(finished, tmp
         cases.append([*([] if "--resume" in arguments else ALGO), *arguments])
         cases[-1] += [f"--out={finished}", *(["--only_check_args"] if number < PARSED else [])]
     before = snapshot(finished)
-    code = [sys.executable, "-c", FORKING, json.dumps(cases)]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(toy.ROOT)}
-    subprocess.run(code, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    for number, (arguments, pattern) in enumerate(BAD_INPUT):
-        code, out, err = ((tmp_path / f"{number}.{x}").read_text() for x in ("rc", "out", "err"))
-        assert code == "2" and out == "", (arguments, code, out, err)
-        assert err.count("\n") == 1 and re.search(pattern, err), (arguments, err)
+    binaries.assert_refused(MODULE, cases, [pattern for _, pattern in BAD_INPUT], tmp_path)
     assert snapshot(finished) == before
 
 

@@ -79,7 +79,7 @@ def test_baselines_are_what_they_are_called():
 
 def test_chunks_do_not_matter_and_seeds_differ():
     whole, _, metrics = outcomes(num=12, seeds=(3, 4), block=4)
-    parts, _, _ = outcomes(num=12, seeds=(3, 4), block=4, chunks=(1, 2))
+    parts, _, _ = outcomes(num=12, seeds=(3, 4), block=4, chunks=(4, 8))
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
     alone, _, _ = outcomes(num=12, seeds=(4,), block=4)
     np.testing.assert_allclose(alone.regret, whole.regret[12:], atol=1e-4)
@@ -205,3 +205,8 @@ def test_kinds_of_truths_and_noise_are_as_named():
 def test_what_cannot_be_counted_is_named(changes, message):
     with pytest.raises(UserError, match=message):
         counting.validate(dataclasses.replace(Counting(), **changes), (0.1, 0.01))
+
+
+def test_a_part_of_a_block_is_refused():
+    with pytest.raises(UserError, match="set --log_every"):
+        outcomes(num=12, block=4, chunks=(6, 6))
