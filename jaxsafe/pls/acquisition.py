@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.gp.grid import Posterior, covariance
+from jaxsafe.gp.grid import AXES, Posterior, covariance
 from jaxsafe.pls import bounds
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.types import Problem
@@ -22,7 +22,7 @@ class View(NamedTuple):
     """What one choice looks at."""
 
     problem: Problem
-    posterior: Posterior  # leaves [O, K, ...]
+    posterior: Posterior  # leaves [O, K, ...], one count
     alpha: jax.Array  # [O]
     threshold: jax.Array  # [C]
     lower: jax.Array  # [C, Z] intervals of the costs
@@ -54,9 +54,10 @@ def is_expander(view: View, index: jax.Array, config: SearchConfig) -> jax.Array
 
 def _lucky_upper(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
     """Upper bounds `[C, Z]` had the lower bound been observed at a point (SafeOpt's expanders)."""
-    problem, costs = view.problem, jax.tree.map(lambda x: x[1:], view.posterior)
+    problem, models = view.problem, view.posterior
+    costs = models.replace(rows=models.rows[1:], mean=models.mean[1:], var=models.var[1:])
     prior = bounds.cross(problem, index, config)[1:]
-    cov = bounds.over_models(covariance, costs, prior, index, in_axes=(0, 0, None))
+    cov = bounds.over_models(covariance, costs, prior, index, in_axes=(AXES, 0, None))
     noise = problem.episode_var[1:, None, None] / config.episodes
     total = costs.var[:, :, index][..., None] + noise
     shift = view.lower[:, index][:, None] - costs.mean[:, :, index]
@@ -64,6 +65,15 @@ def _lucky_upper(view: View, index: jax.Array, config: SearchConfig) -> jax.Arra
     sd = jnp.sqrt(jnp.maximum(costs.var - cov**2 / total, 0.0))
     upper = (mean + view.alpha[1:, None, None] * sd).max(1)
     return jnp.minimum(upper, view.upper) if config.intersect else upper
+
+
+def argmax(score: jax.Array) -> jax.Array:
+    """Returns the place of the first greatest score `[Z]`, int32; none may be NaN.
+
+    Two plain reductions, which XLA vectorises on CPU; `jnp.argmax` is one that it does not.
+    """
+    size = score.shape[0]
+    return jnp.where(score == score.max(), jnp.arange(size, dtype=jnp.int32), size - 1).min()
 
 
 def first(
@@ -86,7 +96,7 @@ def first(
 
     def step(carry):
         score, _, _ = carry
-        index = jnp.argmax(score).astype(jnp.int32)
+        index = argmax(score)
         return score.at[index].set(-jnp.inf), index, accept(index)
 
     _, index, found = lax.while_loop(unsettled, step, (score, jnp.int32(0), jnp.bool_(False)))
@@ -95,7 +105,7 @@ def first(
 
 def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
     """Returns the place of the greatest score `[Z]` among allowed points, int32."""
-    return jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
+    return argmax(jnp.where(allowed, score, -jnp.inf))
 
 
 def expand(
@@ -104,7 +114,7 @@ def expand(
     """Stage 1: whether any expander is wider than zeta, and the widest; none where not `wanted`."""
     score = jnp.where(view.safe & wanted, widths(view), -jnp.inf)
     if config.expander == "none":
-        index = jnp.argmax(score).astype(jnp.int32)
+        index = argmax(score)
         return score[index] > config.zeta, index
     # Nothing expands a safe set that is everything, so no point need be asked.
     score = jnp.where(view.safe.all(), -jnp.inf, score)
@@ -120,7 +130,7 @@ def exploit(view: View) -> jax.Array:
 def unsafe_ucb(view: View) -> jax.Array:
     """The point of the greatest upper reward bound on all of the grid."""
     _, upper = bounds.confidence(view.posterior, view.alpha)
-    return jnp.argmax(upper[0]).astype(jnp.int32)
+    return argmax(upper[0])
 
 
 def safeopt(view: View, config: SearchConfig) -> jax.Array:

@@ -48,7 +48,7 @@ def test_thresholds_take_turns_and_share_what_is_seen():
         assert query.threshold == step % 2 and state.safe[step % 2, query.point[0]]
         returns = world.returns(step, np.asarray(query.point))[:, None]
         state, _ = tell(state, pls.Evaluation(query.point, jnp.asarray(returns, float)), SMALL)
-    assert state.posterior.count[0, 0] == 6
+    assert state.posterior.count == 6
     assert not (state.safe[0] & ~state.safe[1]).any()
     assert pls.recommend(state, SMALL).shape == (2,)
 
@@ -83,7 +83,7 @@ def test_a_batch_is_safe_and_spread_out():
     assert len(set(np.asarray(query.point).tolist())) == 4
     assert state.safe[0, query.point].all()
     picks, _, last, _ = play(world, config, problem)
-    assert len(picks) == 12 and last.posterior.count[0, 0] == 12
+    assert len(picks) == 12 and last.posterior.count == 12
     assert (world.truth[1, picks] <= 1.0).all()
 
 
