@@ -29,7 +29,7 @@ class Posterior(struct.PyTreeNode):
     count: jax.Array  # [] int32
 
 
-AXES: Any = Posterior(rows=0, mean=0, var=0, count=None)
+AXES: Any = Posterior(rows=0, mean=0, var=0, count=None)  # type: ignore[arg-type]
 
 
 def init(mean: jax.Array, var: jax.Array, capacity: int) -> Posterior:

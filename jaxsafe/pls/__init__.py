@@ -4,7 +4,7 @@
 from jaxsafe.pls.calibrate import Calibration, calibrate
 from jaxsafe.pls.config import METHODS, SearchConfig, paper_compat, validate
 from jaxsafe.pls.problem import alpha_table, for_thresholds, make_problem, srinivas_alpha
-from jaxsafe.pls.search import ask, init, recommend, run_search, serve, tell
+from jaxsafe.pls.search import advance, ask, init, recommend, run_search, serve, tell
 from jaxsafe.pls.types import Evaluation, Problem, Query, State, Trace
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SearchConfig",
     "State",
     "Trace",
+    "advance",
     "alpha_table",
     "ask",
     "calibrate",

@@ -55,14 +55,15 @@ def is_expander(view: View, index: jax.Array, config: SearchConfig) -> jax.Array
 def _lucky_upper(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
     """Upper bounds `[C, Z]` had the lower bound been observed at a point (SafeOpt's expanders)."""
     problem, models = view.problem, view.posterior
-    costs = models.replace(rows=models.rows[1:], mean=models.mean[1:], var=models.var[1:])
-    prior = bounds.cross(problem, index, config)[1:]
-    cov = bounds.over_models(covariance, costs, prior, index, in_axes=(AXES, 0, None))
+    prior = bounds.cross(problem, index, config)
+    # Of the reward as well: to leave its rows out would copy those of the costs.
+    cov = bounds.over_models(covariance, models, prior, index, in_axes=(AXES, 0, None))[1:]
+    mean, var = models.mean[1:], models.var[1:]
     noise = problem.episode_var[1:, None, None] / config.episodes
-    total = costs.var[:, :, index][..., None] + noise
-    shift = view.lower[:, index][:, None] - costs.mean[:, :, index]
-    mean = costs.mean + cov / total * shift[..., None]
-    sd = jnp.sqrt(jnp.maximum(costs.var - cov**2 / total, 0.0))
+    total = var[:, :, index][..., None] + noise
+    shift = view.lower[:, index][:, None] - mean[:, :, index]
+    mean = mean + cov / total * shift[..., None]
+    sd = jnp.sqrt(jnp.maximum(var - cov**2 / total, 0.0))
     upper = (mean + view.alpha[1:, None, None] * sd).max(1)
     return jnp.minimum(upper, view.upper) if config.intersect else upper
 
