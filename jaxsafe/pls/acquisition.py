@@ -11,11 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from jaxsafe.gp.grid import AXES, Posterior, covariance
 from jaxsafe.pls import bounds
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.types import Problem
+
+_BLOCK = 8  # points tested for being an expander at once
 
 
 class View(NamedTuple):
@@ -77,31 +80,91 @@ def argmax(score: jax.Array) -> jax.Array:
     return jnp.where(score == score.max(), jnp.arange(size, dtype=jnp.int32), size - 1).min()
 
 
-def first(
-    score: jax.Array, least: float, accept: Callable[[jax.Array], jax.Array]
+def first_expander(
+    view: View, score: jax.Array, least: jax.Array | float, config: SearchConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the point of the greatest score above `least` that `accept` takes.
+    """Returns the expander of the greatest score above `least`.
 
     Args:
+      view: what is known.
       score: `[Z]`; -inf leaves a point out.
-      least: scores must be above it.
-      accept: `index [] -> bool []`.
+      least: `[]` scores must be above it.
+      config: static.
 
     Returns:
       Whether there is one `[]`, and its place `[]` int32.
     """
+    least = jnp.asarray(least, score.dtype)
 
-    def unsettled(carry):
-        score, _, found = carry
-        return ~found & (score.max() > least)
+    def unasked(carry):
+        score, _, _, asked = carry
+        return ~asked & (score.max() > least)
 
-    def step(carry):
-        score, _, _ = carry
-        index = argmax(score)
-        return score.at[index].set(-jnp.inf), index, accept(index)
+    def ask(carry):
+        index = argmax(carry[0])
+        left = jnp.where(jnp.arange(score.shape[0]) == index, -jnp.inf, carry[0])
+        return left, is_expander(view, index, config), index, jnp.bool_(True)
 
-    _, index, found = lax.while_loop(unsettled, step, (score, jnp.int32(0), jnp.bool_(False)))
-    return found, index
+    # Mostly the first is one. A loop, since mapped over searches it is skipped if none wants it;
+    # what does not depend on its carry would be computed all the same.
+    no = jnp.bool_(False)
+    score, found, index, _ = lax.while_loop(unasked, ask, (score, no, jnp.int32(0), no))
+    return _next_expander(config)(view, score, least, found, index)
+
+
+def _next_expander(config: SearchConfig) -> Callable:
+    """Goes down the scores by blocks until an expander is found.
+
+    Few searches need many blocks. Mapped as a plain loop all would wait for them and compute along;
+    instead those that are unsettled take turns, each at the cost of one search.
+    """
+
+    def unsettled(score, least, found):
+        return ~found & (score.max(-1) > least)
+
+    def block(view, score, least):
+        values, places = lax.top_k(score, min(_BLOCK, score.shape[0]))
+        expands = jax.vmap(lambda index: is_expander(view, index, config))(places)
+        accepted = (values > least) & expands
+        return score.at[places].set(-jnp.inf), accepted.any(), places[jnp.argmax(accepted)]
+
+    @custom_vmap
+    def search(view, score, least, found, index):
+        def step(carry):
+            return block(view, carry[0], least)
+
+        carry = lax.while_loop(
+            lambda carry: unsettled(carry[0], least, carry[1]), step, (score, found, index)
+        )
+        return carry[1:]
+
+    @search.def_vmap
+    def in_turn(size, mapped, view, *others):
+        def whole(x, is_mapped):
+            return x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
+
+        score, least, found, index = map(whole, others, mapped[1:])
+
+        def step(carry):
+            score, found = carry[:2]
+            turn = jnp.argmax(unsettled(score, least, found))
+
+            def mine(x, is_mapped):
+                return lax.dynamic_index_in_dim(x, turn, 0, False) if is_mapped else x
+
+            own = jax.tree.map(mine, view, mapped[0])
+            results = block(own, mine(score, True), least[turn])
+            return tuple(
+                lax.dynamic_update_index_in_dim(x, new, turn, 0)
+                for x, new in zip(carry, results, strict=True)
+            )
+
+        carry = lax.while_loop(
+            lambda carry: unsettled(carry[0], least, carry[1]).any(), step, (score, found, index)
+        )
+        return carry[1:], (True, True)
+
+    return search
 
 
 def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
@@ -119,7 +182,7 @@ def expand(
         return score[index] > config.zeta, index
     # Nothing expands a safe set that is everything, so no point need be asked.
     score = jnp.where(view.safe.all(), -jnp.inf, score)
-    return first(score, config.zeta, lambda index: is_expander(view, index, config))
+    return first_expander(view, score, config.zeta, config)
 
 
 def exploit(view: View) -> jax.Array:
@@ -145,5 +208,10 @@ def safeopt(view: View, config: SearchConfig) -> jax.Array:
     maximiser = view.safe & (high[0] >= top)
     reward = (high[0] - low[0]) / jnp.sqrt(view.problem.prior_var[0])
     score = jnp.where(view.safe, jnp.maximum(reward, widths(view)), -jnp.inf)
-    _, index = first(score, -jnp.inf, lambda i: maximiser[i] | is_expander(view, i, config))
-    return index
+    widest = best(score, maximiser)
+    if config.expander == "none":
+        return best(score, view.safe)
+    # Only an expander wider than the widest maximiser matters.
+    others = jnp.where(maximiser, -jnp.inf, score)
+    found, index = first_expander(view, others, score[widest], config)
+    return jnp.where(found, index, widest)

@@ -94,7 +94,7 @@ def test_one_scan_is_asking_and_telling():
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_advancing_in_place_is_telling_and_asking(batch):
-    """The same points, numbers and metrics; the problem's arrays live on, the old state's do not."""
+    """The same points, numbers and metrics; the problem's arrays live on, the state's do not."""
     world, config = World(), dataclasses.replace(SMALL, batch=batch, explore_steps=4)
     picks, sets, expected, rows = play(world, config)
     problem = world.problem(config)
