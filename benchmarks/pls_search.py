@@ -29,74 +29,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
-_RULES = {
-    "stage 1, expander gp": {"expander": "gp"},
-    "stage 1, expander none": {"expander": "none"},
-    "safe UCB": {"explore_steps": 0, "intersect": False},
-    "SafeOpt": {"method": "safeopt", "intersect": False},
-}
-
 
 def _observations() -> list[int]:
     return sorted(map(int, FLAGS.observations))
-
-
-def config_of(rule: str):
-    """The search of a rule, with room for every observation and the choice after it."""
-    from jaxsafe import pls
-
-    steps = max(_observations()) + 1
-    length = {"explore_steps": steps, "reward_steps": 0}
-    if "explore_steps" in _RULES[rule]:
-        length["reward_steps"] = steps
-    return pls.SearchConfig(**(length | _RULES[rule]))
-
-
-def problem_of(game: safe_game.Game, config):
-    """What our search is told of a game."""
-    from jaxsafe import pls
-
-    return pls.make_problem(
-        config,
-        game.grid,
-        game.seed,
-        game.threshold,
-        lengthscale=game.lengthscale,
-        episode_sd=game.noise_sd,
-        floor=game.threshold - 10.0,
-    )
-
-
-class Ours:
-    """One search of `jaxsafe.pls` as a loop outside of JAX drives it."""
-
-    def __init__(self, game: safe_game.Game, config):
-        import jax
-
-        from jaxsafe import pls
-
-        self.config, self.pls = config, pls
-        state = pls.init(jax.random.key(0), problem_of(game, config), config)
-        _, self.state = pls.ask(state, config)
-
-    def step(self, point: int, values: np.ndarray) -> int:
-        """Takes reward and cost `[2]` observed at a place in the grid; returns the next place."""
-        told = self.pls.Evaluation(
-            np.array([point], np.int32), np.asarray(values, np.float32)[None, None]
-        )
-        query, self.state, _ = self.pls.advance(self.state, told, self.config)
-        return int(query.point[0])
-
-
-def play(engine, game: safe_game.Game, steps: int) -> tuple[list[int], np.ndarray]:
-    """Runs one search; returns its points and `[T, 2]` wall and CPU seconds of each step."""
-    points, seconds = [game.first], []
-    for step in range(steps):
-        values = game.observe(step, points[-1])
-        wall, cpu = time.perf_counter(), time.process_time()
-        points.append(engine.step(points[-1], values))
-        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return points, np.array(seconds)
 
 
 def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[dict]:
@@ -105,7 +40,7 @@ def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[di
     runs = []
     for number in range(FLAGS.repeats + 1):
         game = safe_game.draw(number, FLAGS.side, steps)
-        runs.append(play(make(game), game, steps)[1])
+        runs.append(safe_game.play(make(game), game, steps)[1])
     rows = []
     for count in _observations():
         wall, cpu = np.stack(runs[1:])[:, count - 1].T * 1e3
@@ -129,7 +64,7 @@ def throughput_row(expander: str) -> dict:
         explore_steps=FLAGS.steps, reward_steps=FLAGS.steps, expander=expander
     )
     games = [safe_game.draw(n, FLAGS.side, 0) for n in range(FLAGS.seeds)]
-    problem = problem_of(games[0], config)
+    problem = safe_game.problem_of(games[0], config)
     truths = jnp.asarray(np.stack([game.truth for game in games]), float)
     masks = jnp.asarray(np.stack([game.seed for game in games]))
 
@@ -181,11 +116,11 @@ def worker(cores: int) -> list[dict]:
     from benchmarks import safeopt_numpy
     from jaxsafe import pls
 
-    rows = []
-    for rule in _RULES if "jaxsafe" in FLAGS.engines else ():
-        config = config_of(rule)
-        rows += latency_rows(f"jaxsafe, {rule}", lambda game, c=config: Ours(game, c))
-    alphas = pls.alpha_table(config_of("SafeOpt"), FLAGS.side**2, 1)[:, 0]
+    rows, steps = [], max(_observations())
+    for rule in safe_game.RULES if "jaxsafe" in FLAGS.engines else ():
+        config = safe_game.config_of(rule, steps)
+        rows += latency_rows(f"jaxsafe, {rule}", lambda game, c=config: safe_game.Ours(game, c))
+    alphas = pls.alpha_table(safe_game.config_of("SafeOpt", steps), FLAGS.side**2, 1)[:, 0]
     if "safeopt" in FLAGS.engines:
         theirs = latency_rows(
             "SafeOpt's rule, our NumPy reference", lambda game: safeopt_numpy.SafeOpt(game, alphas)
