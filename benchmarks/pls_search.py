@@ -19,7 +19,7 @@ from benchmarks import safe_game, timing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 7, "Searches that are counted; one more warms up.", 1)
+flags.DEFINE_integer("repeats", 5, "Searches that are counted; one more warms up.", 1)
 flags.DEFINE_list("observations", ["5", "20", "50", "100"], "The observations N that are timed.")
 flags.DEFINE_integer("side", 50, "Grid points along each axis.", 2)
 flags.DEFINE_integer("seeds", 50, "Searches side by side of the throughput rows.", 1)
