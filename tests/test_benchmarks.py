@@ -7,20 +7,23 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import m2td3_ablation
+from benchmarks import m2td3_ablation, safe_game, safeopt_numpy
+from jaxsafe import pls
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.m2td3 import PRESETS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def test_grid_evaluation_times_every_engine_there_is():
-    small = ("--grid=2", "--episodes=2", "--length=20", "--repeats=1", "--batches=4")
+def worker(name, *small):
+    """Rows of a benchmark's process for one core."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.grid_evaluation", "--worker", "--cores=1", *small],
+        [sys.executable, "-m", f"benchmarks.{name}", "--worker", "--cores=1", *small],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
         capture_output=True,
@@ -28,13 +31,81 @@ def test_grid_evaluation_times_every_engine_there_is():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_grid_evaluation_times_every_engine_there_is():
+    small = ("--grid=2", "--episodes=2", "--length=20", "--repeats=1", "--batches=4")
+    rows = worker("grid_evaluation", *small)
     engines = [row["engine"] for row in rows]
     assert engines[:2] == ["MuJoCo C", "mjx"] and set(engines[2:]) <= {"analytic"}
     for row in rows:
         assert row["seconds"] * row["rate"] == pytest.approx(2 * 2 * 2 * 20)
         assert (row["omegas"], row["episodes"], row["cores"]) == (4, 2, 1)
     assert rows[0]["compile_s"] == 0 and rows[1]["compile_s"] > 0
+
+
+def test_pls_search_times_every_engine_there_is():
+    small = ("--observations=2,4", "--side=6", "--repeats=2", "--seeds=3", "--steps=2")
+    rows = worker("pls_search", *small)
+    latency = [row for row in rows if row["seeds"] == 1]
+    ours = [row for row in latency if row["what"].startswith("jaxsafe")]
+    assert [row["N"] for row in ours] == [2, 4] * len(safe_game.RULES)
+    peers = {row["what"] for row in latency} - {row["what"] for row in ours}
+    assert any(what.startswith("SafeOpt's rule") for what in peers)
+    for row in latency:
+        assert 0 < row["low_ms"] <= row["ms"] <= row["high_ms"] and row["repeats"] == 2
+        assert row["rate"] == pytest.approx(1e3 / row["ms"])
+    # The first step compiles, the timed ones do not.
+    assert all(1e3 * row["compile_s"] > row["ms"] for row in ours)
+    many = [row for row in rows if row["seeds"] == 3]
+    assert [row["what"].split()[-1] for row in many] == ["none", "gp"]
+    for row in many:
+        assert row["per_cpu_s"] == pytest.approx(1e3 / row["cpu_ms"]) and row["N"] == 4
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_engines_of_safeopts_rule_choose_the_same_points(number):
+    """Ours and plain NumPy, which share no line, in 64 bits."""
+    steps = 30
+    game = safe_game.draw(number, 20, steps)
+    config = safe_game.config_of("SafeOpt", steps)
+    alphas = pls.alpha_table(config, 400, 1)[:, 0]
+    expected, _ = safe_game.play(safeopt_numpy.SafeOpt(game, alphas), game, steps)
+    with jax.enable_x64(True):
+        got, seconds = safe_game.play(safe_game.Ours(game, config), game, steps)
+    assert got == expected and len(set(got)) > 5
+    assert seconds.shape == (steps, 2) and (seconds > 0).all()
+
+
+def test_engines_of_safe_ucb_choose_the_same_points():
+    pytest.importorskip("botorch", reason="needs the extra peers")
+    from benchmarks import botorch_search
+
+    steps = 12
+    game = safe_game.draw(0, 20, steps)
+    config = safe_game.config_of("safe UCB", steps)
+    alphas = pls.alpha_table(config, 400, 1)[:, 0]
+    with jax.enable_x64(True):
+        expected, _ = safe_game.play(safe_game.Ours(game, config), game, steps)
+    for how in botorch_search.HOW:
+        theirs = botorch_search.SafeUCB(game, alphas, how, 1)
+        assert safe_game.play(theirs, game, steps)[0] == expected, how
+    assert len(set(expected)) > 5
+
+
+def test_games_are_draws_of_the_process():
+    """Correlation exp(-d^2 / 2 l^2) along and across, unit variance, over 300 games."""
+    games = [safe_game.draw(n, 10, 3) for n in range(300)]
+    grid = games[0].grid
+    values = np.stack([game.truth for game in games]) - games[0].prior_mean[:, None]
+    np.testing.assert_allclose(values.std((0, 2)), 1.0, atol=0.1)
+    for a, b in ((44, 45), (44, 54), (33, 66)):
+        squares = ((grid[a] - grid[b]) ** 2).sum() / safe_game.LENGTHSCALE**2
+        got = (values[:, :, a] * values[:, :, b]).mean()
+        assert abs(got - np.exp(-squares / 2)) < 0.12
+    for game in games:
+        assert game.seed.sum() == 1 and game.truth[1, game.first] == game.truth[1].min()
 
 
 def test_every_row_of_the_ablation_changes_the_demo_by_flags_that_exist():

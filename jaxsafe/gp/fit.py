@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from tinygp import GaussianProcess
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.gp import kernels
 
 _JITTER = 1e-6  # least noise, as a share of the values' variance
+_GAIN, _PATIENCE = 1e-6, 3  # a run ends after so many steps without that relative gain
 
 
 class Hyperparameters(NamedTuple):
@@ -54,8 +56,8 @@ def fit(
       y: `[N]` values, at least three and not all equal; the mean stays at their average.
       name: one of `kernels.KERNELS`.
       noise_var: where known, kept; `None` fits it too.
-      num_starts: random starts, side by side.
-      num_steps: of L-BFGS from each.
+      num_starts: random starts.
+      num_steps: of L-BFGS from each, at most.
 
     Raises:
       UserError: shapes do not fit together, or the data do not vary or are not finite.
@@ -80,7 +82,10 @@ def fit(
     spread = jnp.array([0.5, 1.0] + [1.0] * x_host.shape[1])
     centres = jnp.array([0.0, -3.0] + [0.0] * x_host.shape[1])
     starts = centres + spread * jax.random.normal(key, (num_starts, len(spread)))
-    thetas, losses = jax.jit(jax.vmap(lambda start: _minimise(loss, start, num_steps)))(starts)
+    # In turn: side by side all would take the steps of the slowest, in its line searches as well.
+    thetas, losses = jax.jit(
+        lambda starts: lax.map(lambda start: _minimise(loss, start, num_steps), starts)
+    )(starts)
     best = thetas[jnp.argmin(jnp.where(jnp.isfinite(losses), losses, jnp.inf))]
     lengthscale, variance, noise = unpack(best)
     found = (lengthscale * x_scale, variance * y_scale**2, noise * y_scale**2)
@@ -90,21 +95,26 @@ def fit(
 
 
 def _minimise(loss, start: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the best point of one L-BFGS run and its loss."""
+    """Returns the best point of one L-BFGS run, and its loss; it ends where it no longer gains."""
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 
-    def step(carry, _):
-        theta, state, best, least = carry
+    def going(carry):
+        return (carry[-2] < num_steps) & (carry[-1] < _PATIENCE)
+
+    def step(carry):
+        theta, state, best, least, count, idle = carry
         value, grad = value_and_grad(theta, state=state)
+        gains = value < least - _GAIN * jnp.abs(least)
         better = value < least
         best, least = jnp.where(better, theta, best), jnp.where(better, value, least)
         updates, state = optimizer.update(grad, state, theta, value=value, grad=grad, value_fn=loss)
-        return (optax.apply_updates(theta, updates), state, best, least), None
+        theta = optax.apply_updates(theta, updates)
+        return theta, state, best, least, count + 1, jnp.where(gains, 0, idle + 1)
 
-    infinite = jnp.full((), jnp.inf, start.dtype)
-    carry = (start, optimizer.init(start), start, infinite)
-    (_, _, best, least), _ = jax.lax.scan(step, carry, None, num_steps)
+    most = jnp.asarray(jnp.finfo(start.dtype).max, start.dtype)
+    carry = (start, optimizer.init(start), start, most, jnp.int32(0), jnp.int32(0))
+    _, _, best, least, _, _ = lax.while_loop(going, step, carry)
     return best, least
 
 

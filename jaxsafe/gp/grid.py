@@ -8,18 +8,28 @@ change, so it scans and maps. tinygp's dense conditioning gives the same numbers
 them together.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
 
 class Posterior(struct.PyTreeNode):
-    """One output on Z grid points after `count` of at most C observations; add axes by `vmap`."""
+    """One output on Z grid points after `count` of at most C observations.
+
+    More outputs are more leading axes, by `vmap` over `AXES`: they are observed together, so one
+    count serves all of them.
+    """
 
     rows: jax.Array  # [C, Z] V, zero where nothing was observed yet
     mean: jax.Array  # [Z]
     var: jax.Array  # [Z], of the function, without noise
     count: jax.Array  # [] int32
+
+
+AXES: Any = Posterior(rows=0, mean=0, var=0, count=None)  # type: ignore[arg-type]
 
 
 def init(mean: jax.Array, var: jax.Array, capacity: int) -> Posterior:
@@ -58,8 +68,8 @@ def add(
 ) -> Posterior:
     """Returns the posterior after one more observation; the order of observations is irrelevant.
 
-    Beyond the capacity the mean and variance are still right, but the row is dropped, so what
-    comes after is wrong: count on the host.
+    Beyond the capacity the mean and variance are still right, but the row replaces the last one,
+    so what comes after is wrong: count on the host.
 
     Args:
       posterior: with `count < C`.
@@ -71,7 +81,8 @@ def add(
     scale = jnp.sqrt(posterior.var[index] + noise_var)
     row = covariance(posterior, prior, index) / scale
     return Posterior(
-        rows=posterior.rows.at[posterior.count].set(row, mode="drop"),
+        # Not `at[].set`: as a scatter it would not be done in place.
+        rows=lax.dynamic_update_index_in_dim(posterior.rows, row, posterior.count, 0),
         mean=posterior.mean + row * (value - posterior.mean[index]) / scale,
         var=jnp.maximum(posterior.var - row**2, 0.0),
         count=posterior.count + 1,

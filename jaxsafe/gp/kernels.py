@@ -34,6 +34,20 @@ def make(name: str, lengthscale: jax.Array, variance: jax.Array | float) -> kern
     return variance * transforms.Linear(1.0 / jnp.asarray(lengthscale), base)
 
 
-def cross(kernel: kernels.Kernel, x: jax.Array, points: jax.Array) -> jax.Array:
-    """Returns `k(x, points)` `[Z]` of one input `[D]` with many `[Z, D]`."""
-    return kernel(x[None], points)[0]
+def cross(
+    name: str,
+    lengthscale: jax.Array,
+    variance: jax.Array | float,
+    x: jax.Array,
+    points: jax.Array,
+) -> jax.Array:
+    """Returns `k(x, points)` `[Z]` of one input `[D]` with many `[Z, D]`; the rest as `make`.
+
+    The numbers of `make`'s kernel, an order of magnitude sooner on CPU: distances are summed over
+    the few coordinates one whole row at a time, so that the loops run over Z.
+    """
+    check_choice("kernel", name, KERNELS)
+    gaps = (points - x).T / jnp.broadcast_to(lengthscale, x.shape)[:, None]
+    distance = jnp.sqrt(sum(gap**2 for gap in gaps))
+    zero = jnp.zeros((), distance.dtype)
+    return variance * jax.vmap(_BASES[name]().evaluate, in_axes=(None, 0))(zero, distance)

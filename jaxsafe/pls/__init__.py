@@ -7,7 +7,7 @@ from jaxsafe.pls.config import METHODS, SearchConfig, paper_compat, validate
 from jaxsafe.pls.policy_config import CDT, PolicyConfig, osrl_compat
 from jaxsafe.pls.policy_types import Batch, Policy, PolicyState, Sizes, Windows
 from jaxsafe.pls.problem import alpha_table, for_thresholds, make_problem, srinivas_alpha
-from jaxsafe.pls.search import ask, init, recommend, run_search, serve, tell
+from jaxsafe.pls.search import advance, ask, init, recommend, run_search, serve, tell
 from jaxsafe.pls.types import Evaluation, Problem, Query, State, Trace
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "State",
     "Trace",
     "Windows",
+    "advance",
     "algorithm",
     "alpha_table",
     "ask",

@@ -11,18 +11,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
-from jaxsafe.gp.grid import Posterior, covariance
+from jaxsafe.gp.grid import AXES, Posterior, covariance
 from jaxsafe.pls import bounds
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.types import Problem
+
+_BLOCK = 8  # points tested for being an expander at once
 
 
 class View(NamedTuple):
     """What one choice looks at."""
 
     problem: Problem
-    posterior: Posterior  # leaves [O, K, ...]
+    posterior: Posterior  # leaves [O, K, ...], one count
     alpha: jax.Array  # [O]
     threshold: jax.Array  # [C]
     lower: jax.Array  # [C, Z] intervals of the costs
@@ -54,48 +57,119 @@ def is_expander(view: View, index: jax.Array, config: SearchConfig) -> jax.Array
 
 def _lucky_upper(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
     """Upper bounds `[C, Z]` had the lower bound been observed at a point (SafeOpt's expanders)."""
-    problem, costs = view.problem, jax.tree.map(lambda x: x[1:], view.posterior)
-    prior = bounds.cross(problem, index, config)[1:]
-    cov = bounds.over_models(covariance, costs, prior, index, in_axes=(0, 0, None))
+    problem, models = view.problem, view.posterior
+    prior = bounds.cross(problem, index, config)
+    # Of the reward as well: to leave its rows out would copy those of the costs.
+    cov = bounds.over_models(covariance, models, prior, index, in_axes=(AXES, 0, None))[1:]
+    mean, var = models.mean[1:], models.var[1:]
     noise = problem.episode_var[1:, None, None] / config.episodes
-    total = costs.var[:, :, index][..., None] + noise
-    shift = view.lower[:, index][:, None] - costs.mean[:, :, index]
-    mean = costs.mean + cov / total * shift[..., None]
-    sd = jnp.sqrt(jnp.maximum(costs.var - cov**2 / total, 0.0))
+    total = var[:, :, index][..., None] + noise
+    shift = view.lower[:, index][:, None] - mean[:, :, index]
+    mean = mean + cov / total * shift[..., None]
+    sd = jnp.sqrt(jnp.maximum(var - cov**2 / total, 0.0))
     upper = (mean + view.alpha[1:, None, None] * sd).max(1)
     return jnp.minimum(upper, view.upper) if config.intersect else upper
 
 
-def first(
-    score: jax.Array, least: float, accept: Callable[[jax.Array], jax.Array]
+def argmax(score: jax.Array) -> jax.Array:
+    """Returns the place of the first greatest score `[Z]`, int32; none may be NaN.
+
+    Two plain reductions, which XLA vectorises on CPU; `jnp.argmax` is one that it does not.
+    """
+    size = score.shape[0]
+    return jnp.where(score == score.max(), jnp.arange(size, dtype=jnp.int32), size - 1).min()
+
+
+def first_expander(
+    view: View, score: jax.Array, least: jax.Array | float, config: SearchConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the point of the greatest score above `least` that `accept` takes.
+    """Returns the expander of the greatest score above `least`.
 
     Args:
+      view: what is known.
       score: `[Z]`; -inf leaves a point out.
-      least: scores must be above it.
-      accept: `index [] -> bool []`.
+      least: `[]` scores must be above it.
+      config: static.
 
     Returns:
       Whether there is one `[]`, and its place `[]` int32.
     """
+    least = jnp.asarray(least, score.dtype)
 
-    def unsettled(carry):
-        score, _, found = carry
-        return ~found & (score.max() > least)
+    def unasked(carry):
+        score, _, _, asked = carry
+        return ~asked & (score.max() > least)
 
-    def step(carry):
-        score, _, _ = carry
-        index = jnp.argmax(score).astype(jnp.int32)
-        return score.at[index].set(-jnp.inf), index, accept(index)
+    def ask(carry):
+        index = argmax(carry[0])
+        left = jnp.where(jnp.arange(score.shape[0]) == index, -jnp.inf, carry[0])
+        return left, is_expander(view, index, config), index, jnp.bool_(True)
 
-    _, index, found = lax.while_loop(unsettled, step, (score, jnp.int32(0), jnp.bool_(False)))
-    return found, index
+    # Mostly the first is one. A loop, since mapped over searches it is skipped if none wants it;
+    # what does not depend on its carry would be computed all the same.
+    no = jnp.bool_(False)
+    score, found, index, _ = lax.while_loop(unasked, ask, (score, no, jnp.int32(0), no))
+    return _next_expander(config)(view, score, least, found, index)
+
+
+def _next_expander(config: SearchConfig) -> Callable:
+    """Goes down the scores by blocks until an expander is found.
+
+    Few searches need many blocks. Mapped as a plain loop all would wait for them and compute along;
+    instead those that are unsettled take turns, each at the cost of one search.
+    """
+
+    def unsettled(score, least, found):
+        return ~found & (score.max(-1) > least)
+
+    def block(view, score, least):
+        values, places = lax.top_k(score, min(_BLOCK, score.shape[0]))
+        expands = jax.vmap(lambda index: is_expander(view, index, config))(places)
+        accepted = (values > least) & expands
+        return score.at[places].set(-jnp.inf), accepted.any(), places[jnp.argmax(accepted)]
+
+    @custom_vmap
+    def search(view, score, least, found, index):
+        def step(carry):
+            return block(view, carry[0], least)
+
+        carry = lax.while_loop(
+            lambda carry: unsettled(carry[0], least, carry[1]), step, (score, found, index)
+        )
+        return carry[1:]
+
+    @search.def_vmap
+    def in_turn(size, mapped, view, *others):
+        def whole(x, is_mapped):
+            return x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
+
+        score, least, found, index = map(whole, others, mapped[1:])
+
+        def step(carry):
+            score, found = carry[:2]
+            turn = jnp.argmax(unsettled(score, least, found))
+
+            def mine(x, is_mapped):
+                return lax.dynamic_index_in_dim(x, turn, 0, False) if is_mapped else x
+
+            own = jax.tree.map(mine, view, mapped[0])
+            results = block(own, mine(score, True), least[turn])
+            return tuple(
+                lax.dynamic_update_index_in_dim(x, new, turn, 0)
+                for x, new in zip(carry, results, strict=True)
+            )
+
+        carry = lax.while_loop(
+            lambda carry: unsettled(carry[0], least, carry[1]).any(), step, (score, found, index)
+        )
+        return carry[1:], (True, True)
+
+    return search
 
 
 def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
     """Returns the place of the greatest score `[Z]` among allowed points, int32."""
-    return jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
+    return argmax(jnp.where(allowed, score, -jnp.inf))
 
 
 def expand(
@@ -104,11 +178,11 @@ def expand(
     """Stage 1: whether any expander is wider than zeta, and the widest; none where not `wanted`."""
     score = jnp.where(view.safe & wanted, widths(view), -jnp.inf)
     if config.expander == "none":
-        index = jnp.argmax(score).astype(jnp.int32)
+        index = argmax(score)
         return score[index] > config.zeta, index
     # Nothing expands a safe set that is everything, so no point need be asked.
     score = jnp.where(view.safe.all(), -jnp.inf, score)
-    return first(score, config.zeta, lambda index: is_expander(view, index, config))
+    return first_expander(view, score, config.zeta, config)
 
 
 def exploit(view: View) -> jax.Array:
@@ -120,7 +194,7 @@ def exploit(view: View) -> jax.Array:
 def unsafe_ucb(view: View) -> jax.Array:
     """The point of the greatest upper reward bound on all of the grid."""
     _, upper = bounds.confidence(view.posterior, view.alpha)
-    return jnp.argmax(upper[0]).astype(jnp.int32)
+    return argmax(upper[0])
 
 
 def safeopt(view: View, config: SearchConfig) -> jax.Array:
@@ -134,5 +208,10 @@ def safeopt(view: View, config: SearchConfig) -> jax.Array:
     maximiser = view.safe & (high[0] >= top)
     reward = (high[0] - low[0]) / jnp.sqrt(view.problem.prior_var[0])
     score = jnp.where(view.safe, jnp.maximum(reward, widths(view)), -jnp.inf)
-    _, index = first(score, -jnp.inf, lambda i: maximiser[i] | is_expander(view, i, config))
-    return index
+    widest = best(score, maximiser)
+    if config.expander == "none":
+        return best(score, view.safe)
+    # Only an expander wider than the widest maximiser matters.
+    others = jnp.where(maximiser, -jnp.inf, score)
+    found, index = first_expander(view, others, score[widest], config)
+    return jnp.where(found, index, widest)

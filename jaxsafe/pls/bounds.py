@@ -2,12 +2,13 @@
 """What is known of every target: the model's posterior, intervals of the costs, the safe set."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxsafe import gp
-from jaxsafe.gp.grid import Posterior
+from jaxsafe.gp.grid import AXES, Posterior
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.types import Problem, State
 
@@ -16,26 +17,26 @@ _ROUNDING = 1e-3
 _LEAST_NOISE = 1e-6  # variance, as a share of the prior's, that 32 bits can carry
 
 
-def over_models(fn: Callable, *args, in_axes=0):
+def over_models(fn: Callable, *args, in_axes: Any = 0, out_axes: Any = 0):
     """Maps over the leading axes `[O, K]`."""
-    return jax.vmap(jax.vmap(fn, in_axes), in_axes)(*args)
+    return jax.vmap(jax.vmap(fn, in_axes, out_axes), in_axes, out_axes)(*args)
 
 
 def prior(problem: Problem, capacity: int) -> Posterior:
-    """Returns the posterior before any observation, leaves `[O, K, ...]`."""
+    """Returns the posterior before any observation, leaves `[O, K, ...]` but for its count."""
     outputs, size = problem.prior_mean.shape
     shape = (outputs, problem.factors.shape[0], size)
     mean = jnp.broadcast_to(problem.prior_mean[:, None], shape)
     var = jnp.broadcast_to(problem.prior_var[:, None, None], shape)
-    return over_models(lambda m, v: gp.init(m, v, capacity), mean, var)
+    return over_models(lambda m, v: gp.init(m, v, capacity), mean, var, out_axes=AXES)
 
 
 def cross(problem: Problem, index: jax.Array, config: SearchConfig) -> jax.Array:
     """Returns the prior covariance `[O, K, Z]` of one grid point with all."""
 
     def one(lengthscale, factor, variance):
-        kernel = gp.make(config.kernel, lengthscale * factor, variance)
-        return gp.cross(kernel, problem.grid[index], problem.grid)
+        point = problem.grid[index]
+        return gp.cross(config.kernel, lengthscale * factor, variance, point, problem.grid)
 
     over_factors = jax.vmap(one, in_axes=(None, 0, None))
     over_outputs = jax.vmap(over_factors, in_axes=(0, None, 0))
@@ -68,7 +69,8 @@ def observe(
     """Returns all models after values `[O, K]` with noise `[O]` at one grid point."""
     noise = jnp.broadcast_to(noise_var[:, None], value.shape)
     rows = cross(problem, index, config)
-    return over_models(gp.add, posterior, rows, index, value, noise, in_axes=(0, 0, None, 0, 0))
+    in_axes = (AXES, 0, None, 0, 0)
+    return over_models(gp.add, posterior, rows, index, value, noise, in_axes=in_axes, out_axes=AXES)
 
 
 def confidence(posterior: Posterior, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -6,6 +6,7 @@ to try, `tell` takes the episodes' returns. Nothing is random but the `seed` bas
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,6 +150,24 @@ def tell(state: State, batch: Evaluation, config: SearchConfig) -> tuple[State, 
         "search/surprise": surprise.max(),
         "search/width": width,
     }
+
+
+def advance(state: State, batch: Evaluation, config: SearchConfig) -> tuple[Query, State, Metrics]:
+    """Does `tell` and the next `ask` in one compiled call, for loops outside of JAX.
+
+    The state is brought up to date in place: the arrays of the one given, but for its problem's,
+    are used up. The next query after the last step is one more of stage 2.
+    """
+    changing = state.replace(problem=None)
+    query, changing, metrics = _advance(changing, state.problem, batch, config)
+    return query, changing.replace(problem=state.problem), metrics
+
+
+@partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _advance(changing: State, problem: Problem, batch: Evaluation, config: SearchConfig):
+    state, metrics = tell(changing.replace(problem=problem), batch, config)
+    query, state = ask(state, config)
+    return query, state.replace(problem=None), metrics
 
 
 def recommend(state: State, config: SearchConfig) -> jax.Array:

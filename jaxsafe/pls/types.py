@@ -33,7 +33,7 @@ class State(struct.PyTreeNode):
     """Everything a search carries; every number in it is finite."""
 
     problem: Problem
-    posterior: Posterior  # leaves [O, K, ...]
+    posterior: Posterior  # leaves [O, K, ...], one count
     lower: jax.Array  # [C, Z] bounds of the costs, intersected if so configured
     upper: jax.Array  # [C, Z]
     safe: jax.Array  # [B, Z] bool

@@ -32,14 +32,14 @@ def observations(num, size, seed=0):
 
 def posterior(z, index, value, noise, name="rbf", capacity=None):
     """All observations in one scan."""
-    z = jnp.asarray(z, float)
-    kernel = gp.make(name, jnp.asarray(LENGTHSCALE, float), VARIANCE)
+    z, lengthscale = jnp.asarray(z, float), jnp.asarray(LENGTHSCALE, float)
     size = len(z)
     start = gp.init(jnp.full(size, MEAN), jnp.full(size, VARIANCE), capacity or len(index))
 
     def step(state, observation):
         i, y, noise_var = observation
-        return gp.add(state, gp.cross(kernel, z[i], z), i, y, noise_var), state.mean[i]
+        row = gp.cross(name, lengthscale, VARIANCE, z[i], z)
+        return gp.add(state, row, i, y, noise_var), state.mean[i]
 
     xs = (jnp.asarray(index), jnp.asarray(value, float), jnp.asarray(noise, float))
     return jax.jit(lambda: jax.lax.scan(step, start, xs)[0])()
@@ -51,6 +51,37 @@ def dense(z, index, value, noise, name="rbf"):
     model = GaussianProcess(kernel, z[index], diag=jnp.asarray(noise), mean=MEAN)
     after = model.condition(jnp.asarray(value), z, diag=0.0).gp
     return after.loc, after.variance
+
+
+@pytest.mark.parametrize("name", gp.KERNELS)
+def test_a_row_of_the_kernel_is_tinygps_and_scikit_learns(name):
+    """Three coordinates, the point itself among the others, and one lengthscale for all of them."""
+    z = np.random.default_rng(0).uniform(size=(50, 3))
+    scales = np.array([0.2, 0.35, 3.0])
+    with jax.enable_x64(True):
+        x = jnp.asarray(z)
+        got = gp.cross(name, jnp.asarray(scales), VARIANCE, x[4], x)
+        expected = gp.make(name, jnp.asarray(scales), VARIANCE)(x[4][None], x)[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-14)
+        assert got[4] == VARIANCE
+        alike = gp.cross(name, jnp.asarray(0.2), VARIANCE, x[4], x)
+        same = gp.cross(name, jnp.full(3, 0.2), VARIANCE, x[4], x)
+        np.testing.assert_array_equal(alike, same)
+    oracle = sk.RBF(scales) if name == "rbf" else sk.Matern(scales, nu=int(name[-2]) / 2)
+    np.testing.assert_allclose(got, VARIANCE * oracle(z[4][None], z)[0], rtol=1e-12)
+
+
+def test_outputs_that_are_mapped_share_one_count():
+    z, (index, value, noise) = jnp.asarray(points(8)), observations(5, 64)
+    scales = jnp.asarray([0.1, 0.4])
+    mean, var = jnp.full((2, 64), MEAN), jnp.full((2, 64), VARIANCE)
+    state = jax.vmap(lambda m, v: gp.init(m, v, 8), out_axes=gp.AXES)(mean, var)
+    cross = jax.vmap(gp.cross, in_axes=(None, 0, None, None, None))
+    add = jax.vmap(gp.add, in_axes=(gp.AXES, 0, None, None, None), out_axes=gp.AXES)
+    for i, y, n in zip(index, value, noise, strict=True):
+        state = add(state, cross("rbf", scales, VARIANCE, z[i], z), i, y, n)
+    assert state.count == 5 and state.count.shape == ()
+    assert (np.abs(state.rows).max(-1) > 0).tolist() == [[True] * 5 + [False] * 3] * 2
 
 
 @pytest.mark.parametrize("name", gp.KERNELS)
@@ -102,10 +133,8 @@ def test_two_looks_at_one_point_equal_one_at_their_mean_with_half_the_noise():
 def test_one_observation_has_its_closed_form():
     """Known answer 2 of the notes: v = 1, nu2 = .01 gives rho = .990099, deviation .099504."""
     z = jnp.asarray(points())
-    kernel = gp.make("rbf", jnp.asarray(0.2), 1.0)
-    state = gp.add(
-        gp.init(jnp.zeros(400), jnp.ones(400), 4), gp.cross(kernel, z[5], z), 5, 2.0, 0.01
-    )
+    row = gp.cross("rbf", jnp.asarray(0.2), 1.0, z[5], z)
+    state = gp.add(gp.init(jnp.zeros(400), jnp.ones(400), 4), row, 5, 2.0, 0.01)
     np.testing.assert_allclose(state.mean[5], 2.0 * 0.990099, rtol=1e-6)
     np.testing.assert_allclose(gp.std(state)[5], 0.099504, rtol=1e-4)
     np.testing.assert_array_equal(state.rows[1:], 0.0)
@@ -124,7 +153,8 @@ def test_covariances_equal_those_of_tinygp():
     with jax.enable_x64(True):
         kernel = gp.make("rbf", jnp.asarray(LENGTHSCALE), VARIANCE)
         state = posterior(z, index, value, noise)
-        rows = [gp.covariance(state, gp.cross(kernel, z[i], z), i) for i in range(64)]
+        priors = [gp.cross("rbf", jnp.asarray(LENGTHSCALE), VARIANCE, x, z) for x in z]
+        rows = [gp.covariance(state, prior, i) for i, prior in enumerate(priors)]
         model = GaussianProcess(kernel, z[index], diag=jnp.asarray(noise), mean=MEAN)
         after = model.condition(jnp.asarray(value), z, diag=0.0).gp
         np.testing.assert_allclose(np.stack(rows), after.covariance, rtol=0, atol=1e-11)
@@ -135,10 +165,9 @@ def test_a_loop_gives_what_the_scan_gives_and_outputs_map_like_a_loop():
     scales = jnp.asarray([0.1, 0.3, 0.9])
 
     def run(lengthscale, value, noise):
-        kernel = gp.make("rbf", lengthscale, VARIANCE)
         state = gp.init(jnp.full(100, MEAN), jnp.full(100, VARIANCE), 6)
         for i, y, n in zip(index, value, noise, strict=True):
-            state = gp.add(state, gp.cross(kernel, z[i], z), i, y, n)
+            state = gp.add(state, gp.cross("rbf", lengthscale, VARIANCE, z[i], z), i, y, n)
         return state
 
     value, noise = jnp.asarray(value, float), jnp.asarray(noise, float)

@@ -92,6 +92,27 @@ def test_one_scan_is_asking_and_telling():
         )
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_advancing_in_place_is_telling_and_asking(batch):
+    """The same points, numbers and metrics; the problem's arrays live on, the state's do not."""
+    world, config = World(), dataclasses.replace(SMALL, batch=batch, explore_steps=4)
+    picks, sets, expected, rows = play(world, config)
+    problem = world.problem(config)
+    query, state = pls.ask(pls.init(jax.random.key(0), problem, config), config)
+    for step in range(config.num_steps):
+        points = np.asarray(query.point)
+        np.testing.assert_array_equal(points, picks[step * batch : (step + 1) * batch])
+        returns = jnp.asarray(world.returns(step, points)[:, None], float)
+        old = state
+        query, state, metrics = pls.advance(state, pls.Evaluation(query.point, returns), config)
+        np.testing.assert_array_equal(state.safe[0], sets[step + 1])
+        for name, value in rows[step].items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(state.posterior.mean, expected.posterior.mean, atol=1e-4)
+    assert old.posterior.rows.is_deleted() and not problem.grid.is_deleted()
+    assert state.safe[0, query.point].all() and not query.expanding
+
+
 def test_stage_1_ends_once_and_for_all():
     world = World()
     config = dataclasses.replace(SMALL, explore_steps=10, reward_steps=2, zeta=1.0)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time of a safe search's step, two models on 2,500 points: take an observation, choose the next.
+
+Latency: whole searches, one after the other on drawn functions, each engine by its own rule and
+through plain calls from Python; timed is the step that takes observation number N. Engines of one
+rule choose the same points, but for rounding. Ours stands beside SafeOpt's rule in NumPy and, where
+it is installed (`pip install .[peers]`), safe UCB by BoTorch. Throughput: whole searches mapped
+over seeds.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import safe_game, timing
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
+flags.DEFINE_integer("repeats", 5, "Searches that are counted; one more warms up.", 1)
+flags.DEFINE_list("observations", ["5", "20", "50", "100"], "The observations N that are timed.")
+flags.DEFINE_integer("side", 50, "Grid points along each axis.", 2)
+flags.DEFINE_integer("seeds", 50, "Searches side by side of the throughput rows.", 1)
+flags.DEFINE_integer("steps", 20, "Steps of each stage of the throughput rows.", 1)
+flags.DEFINE_list(
+    "engines", ["jaxsafe", "safeopt", "botorch", "throughput"], "Which rows to measure."
+)
+flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
+
+
+def _observations() -> list[int]:
+    return sorted(map(int, FLAGS.observations))
+
+
+def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[dict]:
+    """Times an engine's step at each N over searches on different functions."""
+    steps = max(_observations())
+    runs = []
+    for number in range(FLAGS.repeats + 1):
+        game = safe_game.draw(number, FLAGS.side, steps)
+        runs.append(safe_game.play(make(game), game, steps)[1])
+    rows = []
+    for count in _observations():
+        wall, cpu = np.stack(runs[1:])[:, count - 1].T * 1e3
+        low, middle, high = np.percentile(wall, [25, 50, 75])
+        rows.append(
+            {"what": what, "N": count, "seeds": 1, "ms": middle, "low_ms": low, "high_ms": high}
+            | {"cpu_ms": float(np.median(cpu)), "rate": 1e3 / middle, "repeats": FLAGS.repeats}
+            | {"compile_s": float(runs[0][0, 0])}
+        )
+    return rows
+
+
+def throughput_row(expander: str) -> dict:
+    """Times whole searches mapped over seeds, each on a function of its own."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxsafe import pls
+
+    config = pls.SearchConfig(
+        explore_steps=FLAGS.steps, reward_steps=FLAGS.steps, expander=expander
+    )
+    games = [safe_game.draw(n, FLAGS.side, 0) for n in range(FLAGS.seeds)]
+    problem = safe_game.problem_of(games[0], config)
+    truths = jnp.asarray(np.stack([game.truth for game in games]), float)
+    masks = jnp.asarray(np.stack([game.seed for game in games]))
+
+    def one(key, truth, mask):
+        def evaluate(key, point, z):
+            noise = safe_game.NOISE_SD * jax.random.normal(key, (1, 1, 2))
+            return truth[:, point].T[:, None] + noise
+
+        state, trace = pls.run_search(key, evaluate, problem.replace(seed=mask), config)
+        return pls.recommend(state, config), trace.point
+
+    arguments = (jax.random.split(jax.random.key(0), FLAGS.seeds), truths, masks)
+    program, compile_s = timing.compiled(jax.vmap(one), *arguments)
+    work, cpu = config.num_steps * FLAGS.seeds, []
+
+    def call():
+        start = time.process_time()
+        jax.block_until_ready(program(*arguments))
+        cpu.append(time.process_time() - start)
+
+    measured = timing.repeat(call, work, FLAGS.repeats)
+    cpu_ms = 1e3 * float(np.median(cpu)) / work
+    head = {"what": f"jaxsafe, whole searches, expander {expander}", "N": config.num_steps}
+    per_step = {"ms": 1e3 / measured["rate"], "cpu_ms": cpu_ms, "per_cpu_s": 1e3 / cpu_ms}
+    return head | {"seeds": FLAGS.seeds} | per_step | measured | {"compile_s": compile_s}
+
+
+def botorch_rows(alphas: np.ndarray, cores: int) -> list[dict]:
+    """Safe UCB by BoTorch; none where it is not installed."""
+    try:
+        from benchmarks import botorch_search
+    except ImportError:
+        return []
+    rows = []
+    for how in botorch_search.HOW:
+
+        def make(game, how=how):
+            return botorch_search.SafeUCB(game, alphas, how, cores)
+
+        rows += [
+            row | {"compile_s": 0.0} for row in latency_rows(f"BoTorch, safe UCB, {how}", make)
+        ]
+    return rows
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    cores = timing.pin(cores)
+    from benchmarks import safeopt_numpy
+    from jaxsafe import pls
+
+    rows, steps = [], max(_observations())
+    for rule in safe_game.RULES if "jaxsafe" in FLAGS.engines else ():
+        config = safe_game.config_of(rule, steps)
+        rows += latency_rows(f"jaxsafe, {rule}", lambda game, c=config: safe_game.Ours(game, c))
+    alphas = pls.alpha_table(safe_game.config_of("SafeOpt", steps), FLAGS.side**2, 1)[:, 0]
+    if "safeopt" in FLAGS.engines:
+        theirs = latency_rows(
+            "SafeOpt's rule, our NumPy reference", lambda game: safeopt_numpy.SafeOpt(game, alphas)
+        )
+        rows += [row | {"compile_s": 0.0} for row in theirs]
+    if "botorch" in FLAGS.engines:
+        rows += botorch_rows(alphas, cores)
+    if "throughput" in FLAGS.engines:
+        rows += [throughput_row(expander) for expander in ("none", "gp")]
+    return [{"cores": cores} | row for row in rows]
+
+
+def main(argv):
+    """Measures and writes `results/pls_search.json`."""
+    del argv
+    if FLAGS.worker:
+        print(json.dumps(worker(FLAGS.cores)))
+        return
+    rows = timing.over_cores(
+        "pls_search",
+        FLAGS.cores,
+        *(f"--{name}={FLAGS[name].value}" for name in ("repeats", "side", "seeds", "steps")),
+        *(f"--{name}={','.join(FLAGS[name].value)}" for name in ("observations", "engines")),
+    )
+    timing.write(
+        "pls_search",
+        rows,
+        f"one step of a safe search, 2 models on {FLAGS.side}x{FLAGS.side} points; N: observations "
+        "after it; ms: wall, median and quartiles over functions; rate: steps/s, over all seeds; "
+        "cpu_ms, per_cpu_s: by CPU time; compile_s: the first step, with its compilation",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
