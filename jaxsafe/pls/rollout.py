@@ -24,13 +24,13 @@ def episode(
     Returns:
       undiscounted return and cost return, `[]` each; the step that ends the episode counts.
     """
-    low, high = jnp.asarray(task.action_low), jnp.asarray(task.action_high)
+    limits = jnp.asarray(task.action_low), jnp.asarray(task.action_high)
     state = task.reset(model, key)
 
     def body(carry, time):
         state, obs, memory, left, alive = carry
-        action, memory = networks.act(policy, config, memory, obs, left[0], left[1], time)
-        state, timestep = task.step(model, state, jnp.clip(action, low, high))
+        action, memory = networks.act(policy, config, memory, limits, obs, left[0], left[1], time)
+        state, timestep = task.step(model, state, action)
         paid = jnp.where(alive, jnp.stack([timestep.reward, timestep.cost]), 0.0)
         alive = alive & ~(timestep.terminated | timestep.truncated)
         return (state, timestep.obs, memory, left - paid, alive), paid
