@@ -140,3 +140,27 @@ class Learner:
         (self.log_temperature.exp() * (entropy - self.goal).detach()).backward()
         self.temperature_optimizer.step()
         self.schedule.step()
+
+
+@torch.no_grad()
+def rollout(network: Network, obs: torch.Tensor, length: int) -> torch.Tensor:
+    """Actions `[B, T, A]` of episodes from `[B, S]`, each from the last K steps, as OSRL acts.
+
+    The world is 0.9 s + 0.1 a_0, its reward a_0.
+    """
+    size, context = len(obs), network.blocks[0].causal_mask.shape[0] // 4
+    seen = torch.zeros(size, length, obs.shape[1])
+    actions = torch.zeros(size, length, network.action_head.mu.out_features)
+    returns, costs = torch.full((size, length + 1), 30.0), torch.full((size, length + 1), 20.0)
+    time = torch.arange(length).expand(size, -1)
+    for step in range(length):
+        seen[:, step] = obs
+        rows = slice(max(0, step + 1 - context), step + 1)
+        inputs = (x[:, rows] for x in (seen, actions, returns, costs, time))
+        mean = network(*inputs)[0][0]
+        actions[:, step] = mean[:, -1].clamp(-1, 1)
+        reward = actions[:, step, 0]
+        returns[:, step + 1] = returns[:, step] - 0.1 * reward
+        costs[:, step + 1] = costs[:, step]
+        obs = 0.9 * obs + 0.1 * reward[:, None]
+    return actions

@@ -37,6 +37,25 @@ def test_grid_evaluation_times_every_engine_there_is():
     assert rows[0]["compile_s"] == 0 and rows[1]["compile_s"] > 0
 
 
+def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
+    small = ("--batch=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cdt", "--worker", "--cores=1", *small],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    kinds = [(row["what"], row["batch"]) for row in rows]
+    each = [("training", 2), ("rollouts", 1), ("rollouts", 3)]
+    assert kinds in (each, each + each)
+    assert [row["by"] for row in rows] == (["jaxsafe"] * 3 + ["PyTorch"] * 3)[: len(rows)]
+    assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
+
+
 def test_every_row_of_the_ablation_changes_the_demo_by_flags_that_exist():
     before = PRESETS["demo"].algo
     assert m2td3_ablation.ROWS["M2TD3+"] == ()

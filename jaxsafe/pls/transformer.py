@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.pls.layers import Dense, Drop, gelu, no_drop
+from jaxsafe.pls.layers import Dense, Drop, gelu, no_drop, softmax
 from jaxsafe.pls.policy_config import PolicyConfig
 
 TOKENS = 4  # of a step: return-to-go, cost-to-go, observation, action
@@ -64,7 +64,7 @@ class Block(nn.Module):
           drop: dropout.
         """
         scores = jnp.einsum("...qd,...kd->...qk", query * query.shape[-1] ** -0.5, key)
-        weights = jax.nn.softmax(jnp.where(seen, scores, _FAR))
+        weights = softmax(jnp.where(seen, scores, _FAR))
         weights = drop(weights, self.config.attention_dropout)
         mixed = jnp.moveaxis(jnp.einsum("...qk,...kd->...qd", weights, value), -3, -2)
         x = x + drop(self.out(mixed.reshape(x.shape)), self.config.residual_dropout)

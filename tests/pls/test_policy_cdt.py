@@ -187,14 +187,15 @@ def test_dropout_changes_training_alone():
         assert (networks.predict(params, of, some, batch, key()).mean != plain).any(), name
 
 
-def test_products_and_gelu_have_their_textbook_gradients():
+def test_layers_have_their_textbook_gradients():
     keys = jax.random.split(jax.random.key(0), 3)
     x, w, dy = (
         jax.random.normal(k, s) for k, s in zip(keys, ((9, 4), (4, 7), (9, 7)), strict=True)
     )
     for ours, plain, inputs in (
-        (layers.product, lambda x, w: x @ w, (x, w)),
+        (layers.affine, lambda x, w, b: x @ w + b, (x, w, dy[0])),
         (layers.gelu, lambda x: jax.nn.gelu(x, approximate=False), (3 * dy,)),
+        (layers.softmax, jax.nn.softmax, (3 * dy,)),
     ):
         out, back = jax.vjp(ours, *inputs)
         expected, plain_back = jax.vjp(plain, *inputs)
@@ -258,3 +259,21 @@ def test_a_transformer_learns_to_reach_its_targets():
     task = policy_worlds.steady()
     found = rollout.evaluate(algorithm.policy(state), jax.random.key(1), task, z, config, 5)
     np.testing.assert_allclose(found, np.broadcast_to(z[:, None], (3, 5, 2)), atol=1.0)
+
+
+@pytest.mark.parametrize("model", ["cdt", "rvs"])
+def test_blocks_of_episodes_change_no_returns(model):
+    """Seven episodes by blocks of three, of two targets at once, are those run side by side."""
+    config = dataclasses.replace(TINY, model=model, rollout_block=0)
+    data = windows.make(policy_worlds.steady_data(5), config)
+    params = lively(jax.random.key(0), config, data.sizes)
+    policy, task = Policy(params, data.sizes), policy_worlds.steady()
+    z = jnp.array([[3.0, 4.0], [-2.0, 1.0]])
+    whole = rollout.evaluate(policy, jax.random.key(2), task, z, config, 7)
+    blocks = dataclasses.replace(config, rollout_block=3)
+    found = rollout.evaluate(policy, jax.random.key(2), task, z, blocks, 7)
+    assert found.shape == (2, 7, 2) and np.ptp(found[..., 0]) > 0
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+    one = rollout.returns(policy, jax.random.key(3), task, z[0], blocks, 4)
+    two = rollout.returns(policy, jax.random.key(3), task, z[0], config, 4)
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
