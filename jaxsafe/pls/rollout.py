@@ -70,21 +70,23 @@ def returns(
     """
     model = task.model if model is None else model
     targets = jnp.broadcast_to(z, (num_episodes, 2))
-    return _episodes(policy, jax.random.split(key, num_episodes), task, targets, config, model)
+    return _episodes(policy, key, task, targets, config, model)
 
 
 def _episodes(
-    policy: Policy, keys: jax.Array, task: Task, z: jax.Array, config: PolicyConfig, model: Any
+    policy: Policy, key: jax.Array, task: Task, z: jax.Array, config: PolicyConfig, model: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs an episode for each of M keys and targets `[M, 2]`; returns `[M]` and `[M]`."""
+    """Runs an episode for each of M targets `[M, 2]`; returns `[M]` and cost returns `[M]`."""
     run = jax.vmap(lambda k, target: episode(policy, k, task, target, config, model))
-    number = len(keys)
+    number = len(z)
     if config.model == "rvs" or not 0 < config.rollout_block < number:
-        return run(keys, z)
+        return run(jax.random.split(key, number), z)
     blocks = -(-number // config.rollout_block)
-    # Blocks of one size: the last may run an episode again, which is not counted.
-    places = jnp.minimum(jnp.arange(blocks * -(-number // blocks)), number - 1).reshape(blocks, -1)
-    reward, cost = jax.lax.map(lambda i: run(keys[i], z[i]), places)
+    size = -(-number // blocks)
+    # Blocks of one size: what the last runs beyond M is not counted, and the first M keys stay.
+    z = jnp.pad(z, ((0, blocks * size - number), (0, 0)), mode="edge")
+    xs = jax.random.split(key, (blocks, size)), z.reshape(blocks, size, 2)
+    reward, cost = jax.lax.map(lambda x: run(*x), xs)
     return reward.reshape(-1)[:number], cost.reshape(-1)[:number]
 
 
@@ -104,7 +106,6 @@ def evaluate(
     under `vmap`, since episodes of all targets share the blocks. `key` is consumed.
     """
     model = task.model if model is None else model
-    keys = jax.random.split(key, z.shape[0] * num_episodes)
     targets = jnp.repeat(z, num_episodes, axis=0)
-    found = jnp.stack(_episodes(policy, keys, task, targets, config, model), axis=-1)
+    found = jnp.stack(_episodes(policy, key, task, targets, config, model), axis=-1)
     return found.reshape(z.shape[0], num_episodes, 2)
