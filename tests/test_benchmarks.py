@@ -108,6 +108,16 @@ def test_games_are_draws_of_the_process():
         assert game.seed.sum() == 1 and game.truth[1, game.first] == game.truth[1].min()
 
 
+def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
+    small = ("--batch=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
+    rows = worker("cdt", *small)
+    kinds = [(row["what"], row["batch"]) for row in rows]
+    each = [("training", 2), ("rollouts", 1), ("rollouts", 3)]
+    assert kinds in (each, each + each)
+    assert [row["by"] for row in rows] == (["jaxsafe"] * 3 + ["PyTorch"] * 3)[: len(rows)]
+    assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
+
+
 def test_every_row_of_the_ablation_changes_the_demo_by_flags_that_exist():
     before = PRESETS["demo"].algo
     assert m2td3_ablation.ROWS["M2TD3+"] == ()

@@ -63,7 +63,8 @@ def update(state: PolicyState, batch: Batch, config: PolicyConfig) -> tuple[Poli
     Returns:
       the next learner, and scalars: `policy/loss`, `policy/action_loss`, `policy/grad_norm`; with
       loss="gaussian" also `policy/nll`, `policy/entropy` (both per dimension) and
-      `policy/temperature`.
+      `policy/temperature`; for cdt `policy/cost_loss`, `policy/cost_accuracy` and, where it counts,
+      `policy/state_loss`.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
     grads, metrics = jax.grad(losses.policy_loss, has_aux=True)(

@@ -50,6 +50,34 @@ def entropy_goal(config: PolicyConfig, sizes: Sizes) -> float:
     return -float(sizes.action) if config.entropy_target is None else config.entropy_target
 
 
+def cost_labels(cost: jax.Array, config: PolicyConfig) -> jax.Array:
+    """Classes 0 and 1 of costs; OSRL's cut the fraction off."""
+    return ((cost > 0) if config.cost_labels == "positive" else (cost >= 1)).astype(jnp.int32)
+
+
+def cost_nll(
+    prediction: Prediction, batch: Batch, config: PolicyConfig
+) -> tuple[jax.Array, jax.Array]:
+    """-mean log p(whether the step costs), and the share told right."""
+    labels = cost_labels(batch.cost, config)
+    log_p = jax.nn.log_softmax(jnp.asarray(prediction.cost_logits))
+    picked = jnp.where(labels == 1, log_p[..., 1], log_p[..., 0])
+    right = (log_p[..., 1] > log_p[..., 0]) == (labels == 1)
+    return -_mean(picked, batch.mask, config), masked_mean(right, batch.mask)
+
+
+def next_obs_mse(
+    prediction: Prediction, batch: Batch, config: PolicyConfig, sizes: Sizes
+) -> jax.Array:
+    """mean (o_hat(s_t, a_t) - s_{t+1})^2, of scaled observations inside the window."""
+    # Of padded steps the observation is 0 whatever its scale.
+    obs = jnp.where(batch.mask[..., None], networks.scaled_obs(sizes, batch.obs), 0.0)
+    error = jnp.square(jnp.asarray(prediction.next_obs)[:, :-1] - obs[:, 1:])
+    # OSRL masks by the step that predicts, and so asks the last one for the padding.
+    mask = batch.mask[:, 1:] if config.masked_losses else batch.mask[:, :-1]
+    return _mean(error, mask, config)
+
+
 def policy_loss(
     params: Params,
     log_temperature: jax.Array,
@@ -58,9 +86,10 @@ def policy_loss(
     config: PolicyConfig,
     sizes: Sizes,
 ) -> tuple[jax.Array, Metrics]:
-    """The action's mse, or -(log likelihood + temperature entropy).
+    """The action's mse, or -(log likelihood + temperature entropy); for cdt with auxiliary terms.
 
-    `key` is consumed by dropout.
+    cdt adds cost_loss * nll(cost) + state_loss * mse(next observation). `key` is consumed by
+    dropout.
     """
     prediction = networks.predict(params, sizes, config, batch, key)
     metrics: Metrics = {}
@@ -76,4 +105,12 @@ def policy_loss(
             "policy/temperature": weight,
         }
     metrics["policy/action_loss"] = loss
+    if config.model == "cdt":
+        cost, right = cost_nll(prediction, batch, config)
+        metrics |= {"policy/cost_loss": cost, "policy/cost_accuracy": right}
+        loss = loss + config.cost_loss * cost
+        if config.state_loss and config.context > 1:
+            state = next_obs_mse(prediction, batch, config, sizes)
+            metrics["policy/state_loss"] = state
+            loss = loss + config.state_loss * state
     return loss, metrics | {"policy/loss": loss}

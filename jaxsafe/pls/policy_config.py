@@ -122,7 +122,10 @@ class PolicyConfig:
     guard_degree: bool = field(
         True, "Lower the degree to what the frontier's points carry; OSRL's fit may be NaN."
     )
-    # what rollouts report
+    # rollouts
+    rollout_block: int = field(
+        16, "cdt: episodes run side by side, about what a CPU's caches hold; 0: all of them.", low=0
+    )
     divide_costs: bool = field(
         False, "Divide cost returns by cost_scale, as OSRL's evaluation does to unscaled ones."
     )

@@ -7,20 +7,24 @@ import numpy as np
 
 from jaxsafe.core.checks import UserError, check_memory
 from jaxsafe.data.trajectories import Trajectories, to_go, totals
+from jaxsafe.pls import augment
 from jaxsafe.pls.policy_config import PolicyConfig, validate
 from jaxsafe.pls.policy_types import Batch, Sizes, Windows
 
 
-def make(trajectories: Trajectories, config: PolicyConfig) -> Windows:
+def make(trajectories: Trajectories, config: PolicyConfig, seed: int = 0) -> Windows:
     """Puts trajectories on the device, ready to be drawn from.
 
     Args:
       trajectories: E episodes of N transitions.
-      config: its scales are made from these data where it leaves them open.
+      config: its scales are made from these data where it leaves them open; with `augment` there
+        are more episodes, of the same transitions.
+      seed: of what is relabelled.
 
     Raises:
       UserError: the config does not fit together, an episode is longer than `episode_steps`, no
-        episode costs less than `sample_below`, or the data would not fit in memory.
+        episode costs less than `sample_below`, the data would not fit in memory, or as
+        `augment.relabel`.
     """
     validate(config)
     data, window = trajectories, config.window
@@ -28,7 +32,14 @@ def make(trajectories: Trajectories, config: PolicyConfig) -> Windows:
     width = data.observations.shape[1] + data.actions.shape[1] + 3
     check_memory(f"{size} transitions", 2 * size * width * 4, "Give fewer of them.")
     returns, costs = totals(data)
-    lines = np.tile([1.0, 0.0], (len(returns), 2, 1))
+    more = augment.relabel(np.random.default_rng(seed), returns, costs, config)
+    episode = np.concatenate([np.arange(len(returns)), more.episode])
+    # A relabelled episode is drawn by its new cost return.
+    asked = [np.concatenate(x) for x in ((returns, more.reward), (costs, more.cost))]
+    lines = [
+        augment.line(old[episode], new, config.augment_curve)
+        for old, new in zip((returns, costs), asked, strict=True)
+    ]
     return Windows(
         **{
             name: _padded(column, window)
@@ -40,11 +51,11 @@ def make(trajectories: Trajectories, config: PolicyConfig) -> Windows:
                 "cost": data.costs,
             }.items()
         },
-        start=jnp.asarray(data.starts, jnp.int32),
-        length=jnp.asarray(data.lengths, jnp.int32),
-        reward_line=jnp.asarray(lines[:, 0], jnp.float32),
-        cost_line=jnp.asarray(lines[:, 1], jnp.float32),
-        cumulative=jnp.asarray(np.cumsum(probabilities(costs, config)), jnp.float32),
+        start=jnp.asarray(data.starts[episode], jnp.int32),
+        length=jnp.asarray(data.lengths[episode], jnp.int32),
+        reward_line=jnp.asarray(lines[0], jnp.float32),
+        cost_line=jnp.asarray(lines[1], jnp.float32),
+        cumulative=jnp.asarray(np.cumsum(probabilities(asked[1], config)), jnp.float32),
         sizes=_sizes(data, returns, costs, config),
     )
 

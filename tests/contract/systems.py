@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The systems that keep the contract: one entry each, with sizes that compile in a second."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from jaxsafe import m2td3
+from jaxsafe import m2td3, pls
 from jaxsafe.m2td3.experiment import validate_experiment
+from jaxsafe.pls import policy_config
 
 
 class Small(NamedTuple):
@@ -67,4 +70,36 @@ def _m2td3() -> Small:
     return Small(config, lambda key: m2td3.init(key, config, world), batch, m2td3.update)
 
 
-SYSTEMS = [System("m2td3", m2td3.PRESETS, validate_experiment, _m2td3)]
+def _pls() -> Small:
+    config = dataclasses.replace(
+        pls.CDT, context=3, width=8, layers=2, heads=2, batch_size=4, warmup_steps=2, state_loss=0.1
+    )
+    scale = jnp.float32(0.1)
+    sizes = pls.Sizes(jnp.zeros(3), jnp.ones(3), scale, scale, obs=3, action=2, steps=20)
+
+    def batch(key: jax.Array) -> pls.Batch:
+        keys = jax.random.split(key, 6)
+        shape = (config.batch_size, config.context)
+        time = jax.random.randint(keys[5], (config.batch_size, 1), 0, 20) + jnp.arange(3)
+        return pls.Batch(
+            obs=jax.random.normal(keys[0], (*shape, 3)),
+            action=jax.random.uniform(keys[1], (*shape, 2), minval=-1.0),
+            reward_to_go=10 * jax.random.normal(keys[2], shape),
+            cost_to_go=10 * jax.random.uniform(keys[3], shape),
+            cost=jax.random.bernoulli(keys[4], 0.3, shape).astype(jnp.float32),
+            time=time,
+            mask=time < 20,
+        )
+
+    def init(key: jax.Array) -> pls.PolicyState:
+        return pls.algorithm.init(key, config, sizes)
+
+    return Small(config, init, batch, pls.algorithm.update)
+
+
+POLICIES = {"demo": pls.PolicyConfig(), "paper": pls.osrl_compat(pls.CDT)}
+
+SYSTEMS = [
+    System("m2td3", m2td3.PRESETS, validate_experiment, _m2td3),
+    System("pls", POLICIES, policy_config.validate, _pls),
+]

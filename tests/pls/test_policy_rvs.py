@@ -42,7 +42,7 @@ def test_targets_shrink_by_what_was_obtained(monkeypatch):
     """A policy that shows its inputs: R_t + r_0 + ... + r_{t-1} is R_0, and so for the cost."""
     seen = []
 
-    def spy(policy, config, memory, obs, reward_to_go, cost_to_go, time):
+    def spy(policy, config, memory, limits, obs, reward_to_go, cost_to_go, time):
         jax.debug.callback(lambda *x: seen.append(np.array(x)), time, reward_to_go, cost_to_go)
         return jnp.array([0.25, 0.5]), memory
 
