@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsafe import pls
+from jaxsafe.core import config as config_lib
 from jaxsafe.core.checks import UserError
 from jaxsafe.data import generate, trajectories
 from jaxsafe.envs import safety_tasks
@@ -175,3 +176,31 @@ def test_configs_that_do_not_fit_are_refused(changes, message):
 def test_data_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         windows.make(policy_worlds.steady_data(), dataclasses.replace(SMALL, **changes))
+
+
+def test_osrls_quirks_are_all_put_back_and_no_size_with_them():
+    literal = pls.osrl_compat(pls.CDT)
+    policy_config.validate(literal)
+    changed = set(config_lib.diff(pls.CDT, literal))
+    assert changed == {
+        *("sample_below", "flip_costs", "augment_pairing", "entropy_target", "clip_log_std"),
+        *("divide_costs", "cost_labels", "episode_steps", "guard_degree", "masked_losses"),
+        *("standardise", "return_scale", "cost_scale"),
+    }
+    assert literal.augment_curve == "shift"
+    with pytest.raises(UserError, match=r"policy\.episode_steps=300"):
+        windows.make(policy_worlds.steady_data(2, steps=301), literal)
+
+
+def test_osrl_divides_unscaled_costs_by_their_scale():
+    """Trap h: with a scale of 0.5 a reported cost is twice what was paid."""
+    config = dataclasses.replace(SMALL, hidden=(3,), cost_scale=0.5)
+    data = windows.make(policy_worlds.steady_data(3), config)
+    policy = algorithm.policy(algorithm.init(jax.random.key(0), config, data.sizes))
+    task = policy_worlds.steady()
+    costs = [
+        rollout.returns(policy, jax.random.key(0), task, jnp.ones(2), c, 3)[1]
+        for c in (config, dataclasses.replace(config, divide_costs=True))
+    ]
+    assert np.all(costs[0] > 0)
+    np.testing.assert_allclose(costs[1], 2 * costs[0], rtol=1e-6)
