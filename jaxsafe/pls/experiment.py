@@ -14,8 +14,8 @@ from jaxsafe.pls.policy_config import PolicyConfig
 from jaxsafe.pls.promises import Case
 from jaxsafe.pls.worlds import Data, Targets
 
-# Evaluations are of 20 episodes (paper, appendix K.2). A lengthscale fitted to other policies may be
-# too long for these, so bounds hold for shorter ones too.
+# Evaluations are of 20 episodes (paper, appendix K.2). A lengthscale fitted to other policies may
+# be too long for these, so bounds hold for shorter ones too.
 _SEARCH = SearchConfig(
     explore_steps=20,
     reward_steps=30,

@@ -70,12 +70,12 @@ def oracle(
     """Runs E episodes at each target `z` `[Z, 2]` with policies `[S, ...]`; `key` is consumed."""
 
     def one(policy: Policy, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def at(target: jax.Array) -> tuple[jax.Array, jax.Array]:
-            returns = rollout.returns(policy, key, task, target, config, operation.oracle_episodes)
-            both = jnp.stack(returns)
+        def at(place: jax.Array) -> tuple[jax.Array, jax.Array]:
+            own, episodes = jax.random.fold_in(key, place), operation.oracle_episodes
+            both = jnp.stack(rollout.returns(policy, own, task, z[place], config, episodes))
             return both.mean(1), both.std(1, ddof=1)
 
-        return lax.map(at, z, batch_size=operation.batch)
+        return lax.map(at, jnp.arange(len(z)), batch_size=operation.batch)
 
     return Oracle(*_over_seeds(one, policies, key))
 
@@ -105,11 +105,13 @@ def check_seed_set(
     places = np.flatnonzero(seed)
 
     def one(policy: Policy, key: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(places))
-        run = lambda k, z: rollout.returns(  # noqa: E731
-            policy, k, world.task, z, config, targets.seed_episodes
-        )[1]
-        return lax.map(lambda x: run(*x), (keys, jnp.asarray(z[places], jnp.float32)))
+        grid = jnp.asarray(z, jnp.float32)
+
+        def at(place: jax.Array) -> jax.Array:
+            own, episodes = jax.random.fold_in(key, place), targets.seed_episodes
+            return rollout.returns(policy, own, world.task, grid[place], config, episodes)[1]
+
+        return lax.map(at, jnp.asarray(places))
 
     costs = _over_seeds(one, policies, key)
     masks = np.zeros((len(costs), len(z)), bool)

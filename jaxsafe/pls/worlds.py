@@ -63,7 +63,7 @@ class Prior(NamedTuple):
     episode_reward_sd: float
 
 
-# From fits (`gp.fit`) to the values of targets of policies of seeds 100 and 101, then changed by hand
+# From fits (`gp.fit`) to the values of targets of policies of seeds 100 and 101, changed by hand
 # until searches there were safe; no result uses those policies. A fit to what a search itself
 # observes would make its bounds depend on the noise that they should cover.
 PRIORS = {
