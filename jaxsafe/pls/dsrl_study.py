@@ -88,7 +88,7 @@ class Dsrl:
     )
     num_envs: int = field(20, "Environments stepped together.", low=1)
     final_episodes: int = field(20, "Episodes by which a chosen target is scored.", low=1)
-    side: int = field(21, "Grid points along R and along G, without those of the seed set.", low=3)
+    side: int = field(41, "Grid points along R and along G, without those of the seed set.", low=3)
     cost_reach: float = field(2.0, "Greatest G, by the greatest threshold.", low=1.0)
     seed_returns: tuple[float, float] | None = field(
         None, "Least and greatest R of the seed set, in raw units; none: the paper's of each task."

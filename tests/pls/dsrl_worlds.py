@@ -20,7 +20,7 @@ STEPS, COST, SURPRISE, WIDTH = 10, 80.0, 5.0, 3
 
 
 def write(folder, task="AntRun", episodes=400, width=WIDTH):
-    """Writes a file of DSRL's format and name, with its quirks: `[N, 1]` and a torn last episode."""
+    """Writes a file of DSRL's format and name, its quirks too: `[N, 1]`, a torn last episode."""
     rng = np.random.default_rng(0)
     constant = np.repeat(rng.uniform(-1, 1, (episodes, 2)), STEPS, axis=0)
     size = len(constant) + 3

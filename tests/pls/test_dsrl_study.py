@@ -44,6 +44,8 @@ FLAGS = [
     *("--search.zeta=0.5", "--operation.draws=60"),
     *(f"--dsrl.tasks={to_text(STUDY.tasks)}", f"--dsrl.environment={STUDY.environment}"),
     *("--dsrl.thresholds=20", "--dsrl.num_envs=3", "--dsrl.final_episodes=4", "--dsrl.side=9"),
+    # Costs here do not depend on R and grow evenly with G.
+    *("--dsrl.belief.cost_lengthscale=1,40", "--dsrl.belief.reward_lengthscale=1,80"),
     *("--seed=0", "--num_seeds=2", "--devices=1", "--noprogress", "--log_every=500"),
 ]
 
