@@ -160,7 +160,8 @@ def finish(
     `tell` is told the fraction done.
     """
     study = experiment.dsrl
-    lacking = dsrl_study.runnable(study, experiment.policy)[1]
+    absent = [task for task in study.tasks if task not in results]
+    lacking = {task: dsrl_study.lacking(task, study) for task in absent}
     root = folder.checkpoints("searches")
     done = dsrl_search.run_all(root, experiment, dict(results), seeds, tell)
     rows = []

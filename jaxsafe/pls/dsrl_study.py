@@ -114,6 +114,8 @@ def validate(config: Dsrl) -> None:
         raise UserError(f"dsrl.seed_returns={config.seed_returns} falls: give the least first.")
     reach = config.cost_reach * max(config.thresholds)
     check_range("dsrl.seed_cost", config.seed_cost, 0.0, reach)
+    if config.environment is not None:
+        outside.parts(config.environment)
     files(config)
 
 
@@ -179,35 +181,37 @@ def open_task(task: str, sizes: Sizes, config: Dsrl, count: int) -> outside.Outs
     return outside.open_all(make, task, count, sizes.obs, sizes.action, steps)
 
 
-def runnable(config: Dsrl, policy: PolicyConfig) -> tuple[dict[str, Windows], dict[str, str]]:
+def runnable(config: Dsrl, policy: PolicyConfig) -> dict[str, Windows]:
     """Reads every file that is there, and takes a look at its environment.
 
     Returns:
-      what to learn from, by task; and for each of the other tasks what it lacks.
+      what to learn from, by task; without those tasks that lack a file or an environment.
 
     Raises:
-      UserError: no task has both a file and an environment, or one of them is unsound.
+      UserError: no task has both, or one of them is unsound.
     """
     found = files(config)
     data: dict[str, Windows] = {}
-    lacking = {
-        task: f"no file {dsrl.file_name(task)}" for task in config.tasks if task not in found
-    }
     for task, path in found.items():
         own = load(task, path, config.filters, policy_config(task, policy, config))
         one = open_task(task, own.sizes, config, 1)
-        if one is None:
-            lacking[task] = f"no environment {dsrl.environment_id(task)}"
-            continue
-        outside.check(one)
-        outside.close_all(one)
-        data[task] = own
+        if one is not None:
+            outside.check(one)
+            outside.close_all(one)
+            data[task] = own
     if not data:
         raise UserError(
             f"dsrl.environment={config.environment or 'none'} makes none of {', '.join(found)}: "
             "install bullet_safety_gym and safety_gymnasium, or name a function of your own."
         )
-    return data, lacking
+    return data
+
+
+def lacking(task: str, config: Dsrl) -> str:
+    """Says what a task lacks that is not among the `runnable`."""
+    if task in files(config):
+        return f"no environment {dsrl.environment_id(task)}"
+    return f"no file {dsrl.file_name(task)}"
 
 
 def grid(task: str, config: Dsrl) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,14 @@ class Outside(NamedTuple):
     max_steps: int  # of an episode, which may end before
 
 
+def parts(spec: str) -> tuple[str, str]:
+    """Returns module and function of `"module:function"`; raises `UserError` where it is none."""
+    module, _, name = spec.partition(":")
+    if not (module and name):
+        raise UserError(f"{_FLAG}={spec!r} is no module:function: give one, as in my_robots:make.")
+    return module, name
+
+
 def maker(spec: str | None) -> Make:
     """Returns what makes an environment of a task's name, or None where it has none.
 
@@ -50,9 +58,7 @@ def maker(spec: str | None) -> Make:
     """
     if spec is None:
         return _registered
-    module, colon, name = spec.partition(":")
-    if not (module and colon and name):
-        raise UserError(f"{_FLAG}={spec!r} is no module:function: give one, as in my_robots:make.")
+    module, name = parts(spec)
     try:
         made = importlib.import_module(module)
     except ImportError as error:

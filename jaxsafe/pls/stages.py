@@ -21,7 +21,7 @@ def stages(experiment: Experiment) -> list[Stage]:
         return [_counted(name, case, experiment) for name, case in rows]
     policy, study = experiment.policy, experiment.dsrl
     if study.tasks:
-        data = dsrl_study.runnable(study, policy)[0]
+        data = dsrl_study.runnable(study, policy)
         return [
             _training(name, windows, dsrl_study.policy_config(name, policy, study))
             for name, windows in data.items()
