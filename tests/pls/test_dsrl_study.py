@@ -127,7 +127,7 @@ def test_the_rows_are_what_the_logs_hold(finished):
             means = log["cost0"].reshape(8, 4).mean(1)
             assert r["unsafe_evaluations"] == (means > 20).sum()
             # What is asked for is what comes, but for the surprise at the end.
-            assert np.abs(log["cost0"] - log["z1"] - dsrl_worlds.SURPRISE).max() < 6
+            assert np.abs(log["cost0"] - log["z1"] - dsrl_worlds.SURPRISE).max() < 2
             assert np.std(log["reward"]) > 0 and len(np.unique(log["reward"])) == len(log)
 
 
@@ -136,7 +136,7 @@ def test_the_tables_are_printed_beside_the_papers(finished):
     (line,) = (x for x in text.splitlines() if " AntRun  " in x and "/" in x)
     assert ".79 / 5.52" in line and ".78±.06 / .77±.10" in line and line.count("±") == 8
     (line,) = (x for x in text.splitlines() if " CarCircle  " in x and "/" in x)
-    assert line.split("  ")[-1] == "not run here" and line.count("not run here") == 2
+    assert line.endswith("  not run here") and line.count("not run here") == 2
     assert "3±2" in text and "0.0 of 8" in text
     assert "DroneRun was not run here: no environment SafetyDroneRun-v0" in text
     assert f"no file {dsrl.file_name('CarCircle')}" in text
