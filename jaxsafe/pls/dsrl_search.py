@@ -58,7 +58,7 @@ class Runner:
         tell: Callable[[float], None] = lambda fraction: None,
     ) -> Done:
         """Runs a method with policy number `index`, of this seed, or reads what it has done."""
-        policy = jax.tree.map(lambda x: x[index], self.policies)
+        policy = jax.device_put(jax.tree.map(lambda x: x[index], self.policies))
         config = dsrl_study.policy_config(self.task, self.experiment.policy, self.experiment.dsrl)
         name = f"{self.task}_b{threshold:g}_{method}_{seed}_{self._made_from(policy, method)}"
         folder = self.root / name

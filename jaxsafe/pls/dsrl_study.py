@@ -33,6 +33,7 @@ class Belief:
     """What the model believes of every task; returns are in units of DSRL's greatest.
 
     Between what was fitted in our own worlds (`worlds.PRIORS`): nothing of DSRL's tasks is in it.
+    The paper's numbers, of unknown units and mean, keep no promise (`worlds.literal_problem`).
     """
 
     cost_lengthscale: tuple[float, float] = field(
@@ -72,7 +73,8 @@ class Dsrl:
         (), "DSRL's tasks to learn and to search in, instead.", choices=dsrl.PLS_TASKS
     )
     folder: str | None = field(
-        None, f"Of DSRL's HDF5 files; none: ${_FOLDER_VARIABLE}, or {_FOLDER}, as DSRL has it."
+        None,
+        f"Where DSRL's HDF5 files are; none: ${_FOLDER_VARIABLE}, or {_FOLDER}, as DSRL has it.",
     )
     environment: str | None = field(
         None,

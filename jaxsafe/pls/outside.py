@@ -142,7 +142,13 @@ def _reset(outside: Outside, place: int, seed: int) -> np.ndarray:
 
 
 def _observation(outside: Outside, given: Any) -> np.ndarray:
-    obs = np.asarray(given, np.float32)
+    try:
+        obs = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{_FLAG}: an observation of {outside.task} is a {type(given).__name__}: give an array "
+            f"[{outside.obs_size}], in the file's order."
+        ) from None
     if obs.shape != (outside.obs_size,):
         raise UserError(
             f"{_FLAG}: observations of {outside.task} have shape {obs.shape} and the file's "
@@ -155,7 +161,7 @@ def _observation(outside: Outside, given: Any) -> np.ndarray:
 
 def _step(
     outside: Outside, place: int, action: np.ndarray
-) -> tuple[np.ndarray, tuple[float, float], bool]:
+) -> tuple[np.ndarray, tuple[Any, Any], bool]:
     """Takes one step; returns the observation, (reward, cost), and whether the episode is over."""
     task, given = outside.task, outside.environments[place].step(action)
     if not (isinstance(given, tuple) and len(given) == 5):
@@ -170,9 +176,13 @@ def _step(
             f"{_FLAG}: the info of {task} holds {sorted(info)} and no 'cost': put each step's cost "
             "there."
         )
-    paid = float(reward), float(info["cost"])
-    if not all(map(math.isfinite, paid)):
-        raise UserError(f"{_FLAG}: a reward or cost of {task} is not finite ({paid}): mend it.")
+    try:
+        paid = np.asarray(reward).item(), np.asarray(info["cost"]).item()
+        good = all(map(math.isfinite, paid))
+    except (TypeError, ValueError):
+        paid, good = (reward, info["cost"]), False
+    if not good:
+        raise UserError(f"{_FLAG}: reward and cost of {task} are {paid}: give two finite numbers.")
     return _observation(outside, obs), paid, bool(terminated or truncated)
 
 
@@ -244,7 +254,7 @@ def _round(
         actions, memory = _act(
             policy, config, memory, outside.limits, obs.copy(), left, np.int32(time)
         )
-        host = np.asarray(actions)
+        host = np.array(actions)  # which environments may change
         for place in tuple(alive):
             obs[place], more, over = _step(outside, place, host[place])
             paid[place] += more

@@ -88,6 +88,8 @@ def _changed(change):
 costless = _changed(lambda o, r, a, b, info: (o, r, a, b, {"speed": 1.0, "goal": 0}))
 six_values = _changed(lambda o, r, a, b, info: (o, r, info["cost"], a, b, info))
 infinite = _changed(lambda o, r, a, b, info: (o, float("inf"), a, b, info))
+wordy = _changed(lambda o, r, a, b, info: (o, r, a, b, {"cost": "none"}))
+dictionary = _changed(lambda o, r, a, b, info: ({"position": o}, r, a, b, info))
 not_finite = _changed(lambda o, r, a, b, info: (o * np.nan, r, a, b, info))
 
 
