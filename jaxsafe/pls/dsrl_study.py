@@ -97,7 +97,7 @@ class Dsrl:
     )
     seed_cost: float = field(SEED_COST, "Greatest G of the seed set.", low=0.0)
     augmentation: bool = field(
-        True, "Where policy.augment is above 0, relabel by OSRL's constants of each task."
+        True, "Take policy.augment_degree and augment_decrease from OSRL's config of each task."
     )
     belief: Belief = Belief()
     filters: Preparation = Preparation()
@@ -147,12 +147,7 @@ def policy_config(task: str, policy: PolicyConfig, config: Dsrl) -> PolicyConfig
     if not config.augmentation:
         return policy
     own = SETTINGS[task]
-    return dataclasses.replace(
-        policy,
-        augment_degree=own.degree,
-        augment_max_reward=own.max_reward,
-        augment_decrease=own.decrease,
-    )
+    return dataclasses.replace(policy, augment_degree=own.degree, augment_decrease=own.decrease)
 
 
 @functools.lru_cache(maxsize=len(dsrl.PLS_TASKS))

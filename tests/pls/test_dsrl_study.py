@@ -273,7 +273,7 @@ def test_filters_reach_the_data(files):
 def test_augmentation_is_osrls_own_for_each_task(files):
     cdt = PRESETS["dsrl"].policy
     own = dsrl_study.policy_config("AntRun", cdt, STUDY)
-    assert (own.augment_degree, own.augment_max_reward, own.augment_decrease) == (3, 1000, 150)
+    assert (own.augment_degree, own.augment_decrease) == (3, 150) and own.augment > 0
     plain = dataclasses.replace(STUDY, augmentation=False)
     assert dsrl_study.policy_config("AntRun", cdt, plain) == cdt
 
