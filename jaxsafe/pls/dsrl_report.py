@@ -15,6 +15,8 @@
   evaluations        targets evaluated by a search, each by `episodes` episodes; 0 for naive
   unsafe_evaluations number of them whose episodes' mean cost was above the threshold, mean over S
   unsafe_per_seed    in the order of the seeds
+  unsafe_starts      policies whose first evaluation, which is in the seed set, was one of them:
+                     then the seed set was not safe, and the search promised nothing
   alpha              deviations in the costs' bounds at the end; none where there are no bounds
   paper_reward, paper_cost, paper_reward_sd, paper_cost_sd, paper_source
                      of the paper's CDT beside naive and of its PLS beside pls; none where it has
@@ -78,13 +80,14 @@ def _numbers(task: str, threshold: float, done: Sequence[Done]) -> dict[str, Any
         "evaluations": len(done[0].evaluated),
         "unsafe_evaluations": float(np.mean(unsafe)),
         "unsafe_per_seed": unsafe,
+        "unsafe_starts": sum(bool((one.evaluated[:1, 1] > threshold).any()) for one in done),
         "alpha": done[0].alpha,
     }
 
 
 def _nothing(lacking: str) -> dict[str, Any]:
     names = ("reward", "cost", "reward_sd", "cost_sd", "reward_per_seed", "cost_per_seed")
-    more = ("evaluations", "unsafe_evaluations", "unsafe_per_seed", "alpha")
+    more = ("evaluations", "unsafe_evaluations", "unsafe_per_seed", "unsafe_starts", "alpha")
     blank = dict.fromkeys((*names, *more))
     return {"status": f"not run here: {lacking}", "policies": 0} | blank
 
@@ -179,6 +182,13 @@ def finish(
     if "pls" in study.methods:
         folder.say("\nevaluations by PLS whose episodes cost more than b on average")
         folder.say(tables.text_table(unsafe_table(rows)))
+    for r in rows:
+        if r["unsafe_starts"]:
+            folder.say(
+                f"{r['task']}, b = {r['threshold']:g}: the seed set was not safe for "
+                f"{r['unsafe_starts']} of {r['policies']} policies: train longer, or lower "
+                "dsrl.seed_returns or dsrl.seed_cost"
+            )
     for task, what in lacking.items():
         folder.say(f"{task} was not run here: {what}")
     return rows

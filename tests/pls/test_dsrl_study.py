@@ -11,6 +11,7 @@ import pytest
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import to_text
+from jaxsafe.core.run import Folder
 from jaxsafe.data import dsrl
 from jaxsafe.pls import algorithm, dsrl_published, dsrl_report, dsrl_search, dsrl_study, outside
 from jaxsafe.pls import stages as stages_lib
@@ -312,11 +313,25 @@ def test_a_row_by_hand():
     np.testing.assert_allclose(row["cost_per_seed"], [1.0, 0.0])
     assert row["reward"] == pytest.approx(0.75) and row["cost_sd"] == pytest.approx(0.5**0.5)
     assert row["unsafe_per_seed"] == [1, 3] and row["unsafe_evaluations"] == 2
+    assert row["unsafe_starts"] == 1
     assert (row["paper_reward"], row["paper_cost"]) == (0.8, 0.93)
     (line,) = dsrl_report.table([row], 40.0)
     assert line["PLS here"] == "0.75±0.35 / 0.50±0.71" and line["COptiDICE"] == ".49 / 1.44"
     (line,) = dsrl_report.unsafe_table([row])
     assert line == {"task": "CarCircle", "paper, of about 20": "4±2", "here, b = 40": "2.0 of 3"}
+
+
+def test_a_seed_set_that_was_not_safe_is_told(files, tmp_path, monkeypatch, capsys):
+    costly = Done(np.zeros(2), np.zeros((1, 2)), np.array([[700.0, 30.0], [700.0, 10.0]]), 3.0)
+    done = {("AntRun", 20.0, "naive"): [costly._replace(evaluated=np.zeros((0, 2)))]}
+    done |= {("AntRun", 20.0, "pls"): [costly]}
+    monkeypatch.setattr(dsrl_search, "run_all", lambda *_: done)
+    study = experiment(files, tasks=("AntRun",))
+    rows = dsrl_report.finish(Folder(tmp_path), [4], study, {"AntRun": None}, lambda fraction: None)
+    assert [r["unsafe_starts"] for r in rows] == [0, 1]
+    assert (
+        "AntRun, b = 20: the seed set was not safe for 1 of 1 policies" in capsys.readouterr().out
+    )
 
 
 def test_a_threshold_that_the_paper_does_not_have():
