@@ -55,7 +55,6 @@ PRESETS = {
     "demo": Experiment(),
     "study": Experiment(
         policy=PolicyConfig(steps=12_000),
-        targets=Targets(side=25),
         operation=Operation(repeats=100, oracle_episodes=400, draws=1000),
     ),
     "guarantee": Experiment(promises=promises.KINDS, search=SearchConfig(expander="none")),
