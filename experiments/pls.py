@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains offline policies and searches their targets safely (PLS), or counts the search's promise.
 
-Presets: demo (three worlds, two cores, minutes), study (the same with 100 searches each), guarantee
-(10,000 drawn functions for each row of a table).
+Presets: demo (three worlds, two cores, minutes), study (the same with 100 searches each), paper (a
+decision transformer of published size and the paper's search), guarantee (10,000 drawn functions
+for each row of a table).
 """
 
 from typing import Any

@@ -10,7 +10,7 @@ from jaxsafe.pls import counting, policy_config, promises, worlds
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
 from jaxsafe.pls.operate import Operation
-from jaxsafe.pls.policy_config import PolicyConfig
+from jaxsafe.pls.policy_config import CDT, PolicyConfig
 from jaxsafe.pls.promises import Case
 from jaxsafe.pls.worlds import Data, Targets
 
@@ -56,6 +56,11 @@ PRESETS = {
     "study": Experiment(
         policy=PolicyConfig(steps=12_000),
         operation=Operation(repeats=100, oracle_episodes=400, draws=1000),
+    ),
+    "paper": Experiment(
+        policy=CDT,
+        search=SearchConfig(explore_steps=10, reward_steps=10, episodes=20, expander="none"),
+        operation=Operation(methods=("naive", "literal", "pls")),
     ),
     "guarantee": Experiment(promises=promises.KINDS, search=SearchConfig(expander="none")),
 }
