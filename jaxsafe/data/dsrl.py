@@ -95,6 +95,26 @@ def parse_file_name(path: str | os.PathLike[str]) -> FileName:
     return FileName(match["safety"] or match["drive"], suite, *numbers)
 
 
+def environment_id(task: str) -> str:
+    """Returns the Gymnasium id of one of `TASKS`, e.g. `"SafetyAntVelocityGymnasium-v1"`.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    reference(task)
+    return f"Safety{task}" + ("Gymnasium-v1" if task.endswith("Velocity") else "-v0")
+
+
+def file_name(task: str) -> str:
+    """Returns the name that DSRL gives the file of one of `TASKS`; `parse_file_name` inverts it.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    known = reference(task)
+    return f"{environment_id(task)}-{known.cost_max:g}-{known.episodes}.hdf5"
+
+
 def reference(task: str) -> Reference:
     """Returns the constants of a task by DSRL's name.
 

@@ -27,7 +27,8 @@ RADIUS, WALL = 7.0, 6.0  # m, of Circle: the ring's, and how far out x may be
 LANE, LIMIT = 2.0, 2.5  # m, m/s, of Run: half the width, and the speed allowed
 FIELD, HAZARD, REACH = 4.0, 0.8, 0.4  # m, of Hazard: half width, radius, how near the goal counts
 _PRIZE = 5.0  # for a goal reached
-_FAR = jnp.array([1000.0, 0.0])  # m, where Run runs to
+# m, where Run runs to; of NumPy, as JAX would look for its devices on import
+_FAR = np.array([1000.0, 0.0], np.float32)
 
 
 @flax.struct.dataclass

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the binary runs: policies put to work in worlds, or searches whose promise is counted."""
+"""What the binary runs: policies put to work, or searches whose promise is counted."""
 
 import dataclasses
 
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
-from jaxsafe.pls import counting, policy_config, promises, worlds
+from jaxsafe.data import dsrl
+from jaxsafe.pls import counting, dsrl_study, policy_config, promises, worlds
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
+from jaxsafe.pls.dsrl_study import Dsrl
 from jaxsafe.pls.operate import Operation
 from jaxsafe.pls.policy_config import CDT, PolicyConfig
 from jaxsafe.pls.promises import Case
@@ -28,7 +30,7 @@ _SEARCH = SearchConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Worlds to learn and to work in, or rows of the promise's table to count."""
+    """Worlds or DSRL's tasks to learn and to work in, or rows of the promise's table to count."""
 
     worlds: tuple[str, ...] = field(
         worlds.WORLDS, "Tasks with a cost, in order.", choices=worlds.WORLDS
@@ -49,6 +51,7 @@ class Experiment:
     )
     side: int = field(50, "Grid points along each axis of the drawn functions.", low=2)
     counting: Counting = Counting()
+    dsrl: Dsrl = Dsrl()
 
 
 PRESETS = {
@@ -63,6 +66,12 @@ PRESETS = {
         operation=Operation(methods=("naive", "literal", "pls")),
     ),
     "guarantee": Experiment(promises=promises.KINDS, search=SearchConfig(expander="none")),
+    # The paper's policy and its about 20 evaluations; its five policies are --num_seeds=5.
+    "dsrl": Experiment(
+        policy=CDT,
+        search=dataclasses.replace(_SEARCH, explore_steps=10, reward_steps=10),
+        dsrl=Dsrl(tasks=dsrl.PLS_TASKS),
+    ),
 }
 
 # Scoring may change when a run is scored again.
@@ -70,6 +79,10 @@ RESUMABLE = tuple(
     leaf.path
     for part in ("targets", "search", "operation")
     for leaf in leaves(getattr(Experiment(), part), part)
+) + tuple(
+    leaf.path
+    for leaf in leaves(Dsrl(), "dsrl")
+    if not leaf.path.startswith(("dsrl.augmentation", "dsrl.filters"))
 )
 
 
@@ -88,6 +101,9 @@ def validate_experiment(experiment: Experiment) -> None:
         counting.validate(experiment.counting, (*experiment.deltas, experiment.search.delta))
         return
     policy_config.validate(experiment.policy)
+    if experiment.dsrl.tasks:
+        dsrl_study.validate(experiment.dsrl)
+        return
     checks.check_once("worlds", experiment.worlds)
     checks.check_once("operation.thresholds", experiment.operation.thresholds)
     checks.check_once("operation.methods", experiment.operation.methods)

@@ -94,6 +94,19 @@ def resume(folder: pathlib.Path, key: jax.Array, problem: Problem, config: Searc
     return state
 
 
+def evaluated(folder: pathlib.Path) -> np.ndarray:
+    """Returns the episodes' mean returns of each point logged, in order, `[N, O]`, reward first."""
+    text = (folder / _LOG).read_text().splitlines()
+    first = text[0].split(",").index("reward")
+    rows = np.array([[float(x) for x in line.split(",")] for line in text[1:]])
+    means, at = [], 0
+    while at < len(rows):
+        episodes = int(rows[at, 1])
+        means.append(rows[at : at + episodes, first:].mean(0))
+        at += episodes
+    return np.array(means)
+
+
 def _checked(state: State, point: Any, returns: Any, config: SearchConfig) -> Evaluation:
     point, returns = np.asarray(point), np.asarray(returns, float)
     size, outputs = state.safe.shape[1], state.problem.prior_mean.shape[0]
