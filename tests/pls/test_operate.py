@@ -11,6 +11,7 @@ import pytest
 from jaxsafe import pls
 from jaxsafe.core.checks import UserError
 from jaxsafe.pls import comparison, operate, worlds
+from jaxsafe.pls.dsrl_study import Dsrl
 from jaxsafe.pls.experiment import PRESETS, validate_experiment
 from jaxsafe.pls.operate import Oracle, Searches
 
@@ -174,4 +175,4 @@ def test_every_preset_is_sound_and_has_its_own_stages(preset):
     experiment = PRESETS[preset]
     validate_experiment(experiment)
     with pytest.raises(UserError, match="worlds='' is empty"):
-        validate_experiment(dataclasses.replace(experiment, worlds=(), promises=()))
+        validate_experiment(dataclasses.replace(experiment, worlds=(), promises=(), dsrl=Dsrl()))
