@@ -71,10 +71,12 @@ format: .venv/.test ## rewrite the sources in house style
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
 
-bench: .venv/.test ## measure updates, environment steps and scoring
+bench: .venv/.test ## measure updates, environment steps, scoring and searches
 	$(BIN) -m benchmarks.m2td3_updates
 	$(BIN) -m benchmarks.mjx_steps
 	$(BIN) -m benchmarks.grid_evaluation
+	$(BIN) -m benchmarks.pls_search
+	$(BIN) -m benchmarks.cdt
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

@@ -20,6 +20,7 @@ flags.DEFINE_integer("seed", 300, "The first seed.")
 flags.DEFINE_integer("num_seeds", 6, "How many.")
 flags.DEFINE_integer("steps", 8000, "Iterations.", lower_bound=65)
 flags.DEFINE_integer("episodes", 3, "Episodes a grid point.", lower_bound=1)
+flags.DEFINE_bool("resume", False, "Keep the rows that an earlier call of these settings left.")
 flags.DEFINE_list("only", [], "Names of the rows to measure; all by default.")
 
 # What a row is called, and the flags that make it.
@@ -78,18 +79,32 @@ def measure(name: str) -> dict:
 
 
 def main(argv):
-    """Measures and writes `results/m2td3_ablation.json`."""
+    """Measures and writes `results/m2td3_ablation.json`, anew after each row."""
     del argv
     unknown = [name for name in FLAGS.only if name not in ROWS]
     if unknown:
         print(f"error: --only={unknown[0]} is no row: choose among {', '.join(ROWS)}.")
         sys.exit(2)
-    rows = []
-    for name in FLAGS.only or ROWS:
+    seeds = f"seeds {FLAGS.seed} to {FLAGS.seed + FLAGS.num_seeds - 1}"
+    note = f"{NOTE}; {seeds}, {FLAGS.steps} iterations, {FLAGS.episodes} episodes a point"
+    rows = earlier(note) if FLAGS.resume else []
+    done = {row["what"] for row in rows}
+    for name in (name for name in FLAGS.only or ROWS if name not in done):
         print(f"measuring: {name} ...", file=sys.stderr)
         rows.append(measure(name))
-    seeds = f"seeds {FLAGS.seed} to {FLAGS.seed + FLAGS.num_seeds - 1}"
-    timing.write("m2td3_ablation", rows, f"{NOTE}; {seeds}, {FLAGS.episodes} episodes a point")
+        timing.write("m2td3_ablation", rows, note)
+
+
+def earlier(note: str) -> list[dict]:
+    """The rows that an earlier call has left, if it was one like this."""
+    path = timing.RESULTS / "m2td3_ablation.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    if found["note"] != note:
+        print(f"error: {path} is of other settings ({found['note']}): leave out --resume.")
+        sys.exit(2)
+    return found["rows"]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains offline policies and searches their targets safely (PLS), or counts the search's promise.
 
-Presets: demo (three worlds, two cores, minutes), study (the same with 100 searches each), guarantee
-(10,000 drawn functions for each row of a table), dsrl (the paper's nine tasks, for those who hold
-DSRL's HDF5 files and have the environments: --dsrl.folder and --dsrl.environment).
+Presets: demo (three worlds, two cores, minutes), study (the same with 100 searches each), paper (a
+decision transformer of published size and the paper's search), guarantee (10,000 drawn functions
+for each row of a table), dsrl (the paper's nine tasks, for those who hold DSRL's HDF5 files and
+have the environments: --dsrl.folder and --dsrl.environment).
 """
 
 from typing import Any

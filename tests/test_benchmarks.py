@@ -118,6 +118,17 @@ def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
     assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
 
 
+def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(m2td3_ablation.timing, "RESULTS", tmp_path)
+    assert m2td3_ablation.earlier("a") == []
+    rows = [{"what": "M2TD3+", "worst_iqm": 1.0}]
+    (tmp_path / "m2td3_ablation.json").write_text(json.dumps({"note": "a", "rows": rows}))
+    assert m2td3_ablation.earlier("a") == rows
+    with pytest.raises(SystemExit, match="2"):
+        m2td3_ablation.earlier("b")
+    assert "is of other settings (a): leave out --resume" in capsys.readouterr().out
+
+
 def test_every_row_of_the_ablation_changes_the_demo_by_flags_that_exist():
     before = PRESETS["demo"].algo
     assert m2td3_ablation.ROWS["M2TD3+"] == ()

@@ -104,7 +104,7 @@ class Dsrl:
 
 
 def validate(config: Dsrl) -> None:
-    """Raises `UserError` naming field, value and fix; so it does where there is no file at all."""
+    """Raises `UserError` naming field, value and fix; the files are looked for by `files`."""
     for name in ("tasks", "thresholds", "methods"):
         check_once(f"dsrl.{name}", getattr(config, name))
     if min(config.thresholds) <= 0:
@@ -118,7 +118,6 @@ def validate(config: Dsrl) -> None:
     check_range("dsrl.seed_cost", config.seed_cost, 0.0, reach)
     if config.environment is not None:
         outside.parts(config.environment)
-    files(config)
 
 
 def files(config: Dsrl) -> dict[str, pathlib.Path]:

@@ -58,8 +58,12 @@ PRESETS = {
     "demo": Experiment(),
     "study": Experiment(
         policy=PolicyConfig(steps=12_000),
-        targets=Targets(side=25),
         operation=Operation(repeats=100, oracle_episodes=400, draws=1000),
+    ),
+    "paper": Experiment(
+        policy=CDT,
+        search=SearchConfig(explore_steps=10, reward_steps=10, episodes=20, expander="none"),
+        operation=Operation(methods=("naive", "literal", "pls")),
     ),
     "guarantee": Experiment(promises=promises.KINDS, search=SearchConfig(expander="none")),
     # The paper's policy and its about 20 evaluations; its five policies are --num_seeds=5.

@@ -40,7 +40,7 @@ class Targets:
     threshold.
     """
 
-    side: int = field(21, "Points along each axis.", low=3)
+    side: int = field(25, "Points along each axis.", low=3)
     cost_reach: float = field(2.0, "Greatest G, by the greatest threshold.", low=1.0)
     seed_low: float = field(0.1, "Least R of the seed set, by the greatest.", low=0.0, high=1.0)
     seed_high: float = field(0.3, "Greatest R of the seed set; its G is 0.", low=0.0, high=1.0)

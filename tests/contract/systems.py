@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsafe import m2td3, pls
-from jaxsafe.m2td3.experiment import validate_experiment
-from jaxsafe.pls import policy_config
+from jaxsafe.m2td3 import experiment as m2td3_experiment
+from jaxsafe.pls import experiment as pls_experiment
 
 
 class Small(NamedTuple):
@@ -97,9 +97,7 @@ def _pls() -> Small:
     return Small(config, init, batch, pls.algorithm.update)
 
 
-POLICIES = {"demo": pls.PolicyConfig(), "paper": pls.osrl_compat(pls.CDT)}
-
 SYSTEMS = [
-    System("m2td3", m2td3.PRESETS, validate_experiment, _m2td3),
-    System("pls", POLICIES, policy_config.validate, _pls),
+    System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
+    System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
 ]
