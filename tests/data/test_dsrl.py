@@ -68,3 +68,12 @@ def test_scores():
         dsrl.normalised_cost(1, -1)
     with pytest.raises(UserError, match="Did you mean 'AntVelocity'"):
         dsrl.reference("AntVelocty")
+
+
+def test_file_names_are_dsrls():
+    assert dsrl.file_name("AntVelocity") == "SafetyAntVelocityGymnasium-v1-250-2249.hdf5"
+    for task, known in dsrl.TASKS.items():
+        name = dsrl.parse_file_name(dsrl.file_name(task))
+        assert (name.task, name.cost_max, name.episodes) == (task, known.cost_max, known.episodes)
+    with pytest.raises(UserError, match="AntRum"):
+        dsrl.file_name("AntRum")

@@ -7,16 +7,51 @@ action throughout, so that a policy that has learned them reaches its targets. I
 the last step costs 5 more, which no data tell: what is asked to cost G costs G + 5.
 """
 
+import dataclasses
 import os
 import signal
 import types
 
 import h5py
+import jax
 import numpy as np
 
 from jaxsafe.data import dsrl
+from jaxsafe.pls import algorithm, dsrl_study
+from jaxsafe.pls.dsrl_study import Dsrl
+from jaxsafe.pls.experiment import PRESETS
+from jaxsafe.pls.policy_config import PolicyConfig
 
 STEPS, COST, SURPRISE, WIDTH = 10, 80.0, 5.0, 3
+
+POLICY = PolicyConfig(steps=1500, hidden=(64,), batch_size=64, warmup_steps=50)
+STUDY = Dsrl(
+    tasks=("AntRun", "DroneRun", "CarCircle"),
+    environment="tests.pls.dsrl_worlds:make",
+    thresholds=(20.0,),
+    num_envs=3,
+    final_episodes=4,
+    side=9,
+)
+SEARCH = dataclasses.replace(
+    PRESETS["dsrl"].search, explore_steps=3, reward_steps=5, episodes=4, zeta=0.5
+)
+CDT = PolicyConfig(
+    model="cdt", loss="gaussian", context=4, width=16, layers=1, heads=2, batch_size=8
+)
+
+
+def experiment(files, **changes):
+    study = dataclasses.replace(STUDY, folder=str(files), **changes)
+    return dataclasses.replace(PRESETS["dsrl"], policy=POLICY, search=SEARCH, dsrl=study)
+
+
+def untrained(files, model):
+    """A policy of the task's sizes, and its config."""
+    config = {"rvs": POLICY, "cdt": CDT}[model]
+    path = dsrl_study.files(dataclasses.replace(STUDY, folder=str(files)))["AntRun"]
+    data = dsrl_study.load("AntRun", path, dsrl_study.Preparation(), config)
+    return algorithm.policy(algorithm.init(jax.random.key(3), config, data.sizes)), config
 
 
 def write(folder, task="AntRun", episodes=400, width=WIDTH):

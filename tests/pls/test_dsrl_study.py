@@ -13,30 +13,17 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import to_text
 from jaxsafe.core.run import Folder
 from jaxsafe.data import dsrl
-from jaxsafe.pls import algorithm, dsrl_published, dsrl_report, dsrl_search, dsrl_study, outside
+from jaxsafe.pls import dsrl_published, dsrl_report, dsrl_search, dsrl_study
 from jaxsafe.pls import stages as stages_lib
 from jaxsafe.pls.dsrl_search import Done
-from jaxsafe.pls.dsrl_study import Dsrl
 from jaxsafe.pls.experiment import PRESETS, validate_experiment
-from jaxsafe.pls.policy_config import PolicyConfig
 from tests.core import toy
 from tests.experiments import binaries
 from tests.pls import dsrl_worlds
+from tests.pls.dsrl_worlds import POLICY, SEARCH, STUDY, experiment, untrained
 
 MODULE = "experiments.pls"
 WORLDS = "tests.pls.dsrl_worlds:"
-POLICY = PolicyConfig(steps=1500, hidden=(64,), batch_size=64, warmup_steps=50)
-STUDY = Dsrl(
-    tasks=("AntRun", "DroneRun", "CarCircle"),
-    environment=f"{WORLDS}make",
-    thresholds=(20.0,),
-    num_envs=3,
-    final_episodes=4,
-    side=9,
-)
-SEARCH = dataclasses.replace(
-    PRESETS["dsrl"].search, explore_steps=3, reward_steps=5, episodes=4, zeta=0.5
-)
 FLAGS = [
     *("--preset=dsrl", "--policy.model=rvs", "--policy.loss=mse", "--policy.augment=0"),
     *("--policy.steps=1500", "--policy.hidden=64", "--policy.batch_size=64"),
@@ -72,11 +59,6 @@ def finished(tmp_path_factory, files):
         assert done.returncode == 0, done.stderr
 
     return toy.once(tmp_path_factory, "dsrl", make)
-
-
-def experiment(files, **changes):
-    study = dataclasses.replace(STUDY, folder=str(files), **changes)
-    return dataclasses.replace(PRESETS["dsrl"], policy=POLICY, search=SEARCH, dsrl=study)
 
 
 def test_the_search_finds_a_safe_target_where_the_naive_rule_does_not(finished):
@@ -208,38 +190,6 @@ def test_with_no_file_at_all_it_says_which_and_where_from(tmp_path, monkeypatch)
     assert list(dsrl_study.files(PRESETS["dsrl"].dsrl)) == ["HopperVelocity"]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("wider", r"observations of AntRun have shape \(4,\) and the file's \(3,\)"),
-        ("other_actions", r"actions of AntRun have shape \(3,\) and the file's \(2,\)"),
-        ("costless", r"the info of AntRun holds \['goal', 'speed'\] and no 'cost'"),
-        ("six_values", r"step of AntRun gives 6 values: return \(obs, reward, term"),
-        ("infinite", r"reward and cost of AntRun are \(inf, .*\): give two finite numbers"),
-        ("wordy", r"reward and cost of AntRun are \(.*, 'none'\): give two finite numbers"),
-        ("dictionary", r"an observation of AntRun is a dict: give an array \[3\]"),
-        ("not_finite", r"an observation of AntRun is not finite"),
-        ("bare_reset", r"reset of AntRun gives no \(obs, info\)"),
-        ("broken", r"fails to make AntRun \(RuntimeError: no AntRun in stock\)"),
-        ("nothing", r"makes none of AntRun, DroneRun: install"),
-        ("absent", r"module tests\.pls\.dsrl_worlds has no function absent: add it"),
-    ],
-)
-def test_an_unsound_environment_is_told_before_training(files, name, message):
-    with pytest.raises(UserError, match=message):
-        stages_lib.stages(experiment(files, environment=WORLDS + name))
-
-
-def test_a_module_that_cannot_be_imported(files):
-    with pytest.raises(UserError, match=r"'no_such_module:make' cannot be imported"):
-        stages_lib.stages(experiment(files, environment="no_such_module:make"))
-
-
-def test_without_gymnasiums_environments_nothing_can_be_run(files):
-    with pytest.raises(UserError, match=r"dsrl\.environment=none makes none of .*bullet_safety"):
-        stages_lib.stages(experiment(files, environment=None))
-
-
 def test_a_damaged_file_is_told_before_training(tmp_path):
     path = dsrl_worlds.write(tmp_path, episodes=5)
     path.write_bytes(path.read_bytes()[:3000])
@@ -292,15 +242,6 @@ def test_every_task_has_a_sound_problem(task):
     assert task in dsrl_published.published(40.0) and task in dsrl_published.VIOLATIONS
 
 
-def test_file_names_are_dsrls():
-    assert dsrl.file_name("AntVelocity") == "SafetyAntVelocityGymnasium-v1-250-2249.hdf5"
-    for task, known in dsrl.TASKS.items():
-        name = dsrl.parse_file_name(dsrl.file_name(task))
-        assert (name.task, name.cost_max, name.episodes) == (task, known.cost_max, known.episodes)
-    with pytest.raises(UserError, match="AntRum"):
-        dsrl.file_name("AntRum")
-
-
 def test_a_row_by_hand():
     """Two policies of CarCircle at b = 40, whose scores are (R - 3.484..) / 530.8.. and C / 40."""
     done = [
@@ -340,43 +281,8 @@ def test_a_threshold_that_the_paper_does_not_have():
     assert dsrl_report.table([row], 30.0) == [{"task": "AntRun", "naive here": "not run here"}]
 
 
-@pytest.fixture(scope="module")
-def untrained(files):
-    path = dsrl_study.files(dataclasses.replace(STUDY, folder=str(files)))["AntRun"]
-    configs = {
-        "rvs": POLICY,
-        "cdt": PolicyConfig(
-            model="cdt", loss="gaussian", context=4, width=16, layers=1, heads=2, batch_size=8
-        ),
-    }
-
-    def make(model):
-        config = configs[model]
-        data = dsrl_study.load("AntRun", path, dsrl_study.Preparation(), config)
-        return algorithm.policy(algorithm.init(jax.random.key(3), config, data.sizes)), config
-
-    return make
-
-
-@pytest.mark.parametrize("model", ["rvs", "cdt"])
-def test_episodes_stepped_together_are_those_run_alone(untrained, model):
-    """One environment or three, the last round not full: a seed decides its episode."""
-    policy, config = untrained(model)
-    seeds, z = [5, 6, 7, 8], np.array([500.0, 30.0])
-    found = {}
-    for count in (1, 3):
-        opened = outside.open_all(dsrl_worlds.make, "AntRun", count, 3, 2, 200)
-        found[count] = outside.returns(policy, config, opened, z, seeds)
-    np.testing.assert_allclose(found[1], found[3], rtol=1e-5)
-    assert len(np.unique(found[1][:, 0])) == 4
-    # Cut at T, before the environment's own end and its surprise.
-    opened = outside.open_all(dsrl_worlds.make, "AntRun", 2, 3, 2, 4)
-    short = outside.returns(policy, config, opened, z, seeds)
-    assert (short < found[1]).all()
-
-
-def test_what_a_search_is_made_from_names_its_folder(untrained, tmp_path, files):
-    policy, _ = untrained("rvs")
+def test_what_a_search_is_made_from_names_its_folder(tmp_path, files):
+    policy, _ = untrained(files, "rvs")
     policies = jax.tree.map(lambda x: np.stack([x, x + 0.001]), policy)
     one = dsrl_search.Runner(tmp_path, experiment(files), "AntRun", policies)
     names = {one._made_from(jax.tree.map(lambda x, i=i: x[i], policies), "pls") for i in (0, 1)}
