@@ -7,21 +7,18 @@ Worlds cost next to nothing, so that a policy step is the policy's.
 """
 
 import dataclasses
-import json
 
 from absl import app, flags
 
 from benchmarks import timing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 7, "Counted repeats.")
+timing.define_flags()
 flags.DEFINE_integer("batch", 64, "Windows per training step.")
 flags.DEFINE_list("episodes", ["1", "20", "1000"], "Episodes at once, of rollouts.")
 flags.DEFINE_integer("length", 50, "Steps of an episode; the window is full after ten.")
 flags.DEFINE_integer("width", 128, "Of the embeddings.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
-flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 OBS, ACTION, STEPS, PER_CALL = 40, 2, 300, 5
 
@@ -189,22 +186,10 @@ def worker(cores: int) -> list[dict]:
 def main(argv):
     """Measures and writes `results/cdt.json`."""
     del argv
-    if FLAGS.worker:
-        print(json.dumps(worker(FLAGS.cores)))
-        return
-    rows = timing.over_cores(
+    timing.main(
         "cdt",
-        FLAGS.cores,
-        "--torch" if FLAGS.torch else "--notorch",
-        f"--repeats={FLAGS.repeats}",
-        f"--batch={FLAGS.batch}",
-        f"--episodes={','.join(FLAGS.episodes)}",
-        f"--length={FLAGS.length}",
-        f"--width={FLAGS.width}",
-    )
-    timing.write(
-        "cdt",
-        rows,
+        worker,
+        ["torch", "batch", "episodes", "length", "width"],
         f"training steps/s and policy steps/s, CDT of width {FLAGS.width}, 3 layers, 10 steps of "
         f"context, {OBS}-d observations, {ACTION}-d actions; ours draws its windows, PyTorch's lie "
         "ready",

@@ -9,7 +9,6 @@ one device, without a search.
 """
 
 import dataclasses
-import json
 from functools import partial
 
 import numpy as np
@@ -18,14 +17,12 @@ from absl import app, flags
 from benchmarks import balance, timing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 3, "Counted repeats.")
+timing.define_flags(repeats=3)
 flags.DEFINE_integer("grid", 10, "Points per parameter.")
 flags.DEFINE_integer("episodes", 30, "Episodes a point.")
 flags.DEFINE_integer("length", 1000, "Control steps of an episode.")
 flags.DEFINE_list("batches", ["256"], "Episodes side by side in the JAX engines.")
 flags.DEFINE_list("engines", ["mujoco_c", "mjx", "analytic"], "What to measure.")
-flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 
 def _work() -> int:
@@ -95,19 +92,10 @@ def worker(cores: int) -> list[dict]:
 def main(argv):
     """Measures and writes `results/grid_evaluation.json`."""
     del argv
-    if FLAGS.worker:
-        print(json.dumps(worker(FLAGS.cores)))
-        return
-    names = ("repeats", "grid", "episodes", "length")
-    rows = timing.over_cores(
+    timing.main(
         "grid_evaluation",
-        FLAGS.cores,
-        *(f"--{name}={FLAGS[name].value}" for name in names),
-        *(f"--{name}={','.join(FLAGS[name].value)}" for name in ("batches", "engines")),
-    )
-    timing.write(
-        "grid_evaluation",
-        rows,
+        worker,
+        ["grid", "episodes", "length", "batches", "engines"],
         f"one policy on InvertedPendulum-2, {FLAGS.grid**2} omegas x {FLAGS.episodes} episodes x "
         f"{FLAGS.length} steps, poles kept up; rate: environment steps/s (two RK4 physics "
         "steps each); JAX engines in one call on one device, batch: episodes side by side",

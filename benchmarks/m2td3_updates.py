@@ -7,7 +7,6 @@ Where torch is installed, the same update written in PyTorch stands beside ours,
 """
 
 import dataclasses
-import json
 import pathlib
 import sys
 
@@ -16,11 +15,9 @@ from absl import app, flags
 from benchmarks import timing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 7, "Counted repeats.")
+timing.define_flags()
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 flags.DEFINE_string("reference", "", "A checkout of the authors' code, to measure it as well.")
-flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 DIMS = {"obs": 4, "action": 1, "omega": 2}  # InvertedPendulum-2
 STORED, PER_CALL = 100_000, 100
@@ -131,19 +128,10 @@ def main(argv):
             file=sys.stderr,
         )
         sys.exit(2)
-    if FLAGS.worker:
-        print(json.dumps(worker(FLAGS.cores)))
-        return
-    rows = timing.over_cores(
+    timing.main(
         "m2td3_updates",
-        FLAGS.cores,
-        "--torch" if FLAGS.torch else "--notorch",
-        f"--repeats={FLAGS.repeats}",
-        f"--reference={FLAGS.reference}",
-    )
-    timing.write(
-        "m2td3_updates",
-        rows,
+        worker,
+        ["torch", "reference"],
         "critic updates/s, hard M2TD3, networks 2 x 256, batch 100, K = 5, replay sampling "
         "included; rates are totals over seeds",
     )

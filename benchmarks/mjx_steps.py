@@ -6,7 +6,6 @@ two physics steps of RK4. Actions are uniform noise, or a linear controller that
 pole up.
 """
 
-import json
 from functools import partial
 
 import numpy as np
@@ -15,10 +14,8 @@ from absl import app, flags
 from benchmarks import balance, timing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 7, "Counted repeats.")
+timing.define_flags()
 flags.DEFINE_list("batches", ["16", "256", "1024"], "Worlds stepped together.")
-flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 STEPS = 100
 
@@ -126,18 +123,10 @@ def worker(cores: int) -> list[dict]:
 def main(argv):
     """Measures and writes `results/mjx_steps.json`."""
     del argv
-    if FLAGS.worker:
-        print(json.dumps(worker(FLAGS.cores)))
-        return
-    rows = timing.over_cores(
+    timing.main(
         "mjx_steps",
-        FLAGS.cores,
-        f"--repeats={FLAGS.repeats}",
-        f"--batches={','.join(FLAGS.batches)}",
-    )
-    timing.write(
-        "mjx_steps",
-        rows,
+        worker,
+        ["batches"],
         "environment steps/s of InvertedPendulum-v5 (two RK4 physics steps each), own masses in "
         "every world, episodes restarted; MJX splits the worlds over one device per core",
     )

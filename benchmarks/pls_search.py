@@ -8,7 +8,6 @@ it is installed (`pip install .[peers]`), safe UCB by BoTorch. Throughput: whole
 over seeds.
 """
 
-import json
 import time
 from collections.abc import Callable
 
@@ -18,8 +17,7 @@ from absl import app, flags
 from benchmarks import safe_game, timing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
-flags.DEFINE_integer("repeats", 5, "Searches that are counted; one more warms up.", 1)
+timing.define_flags(repeats=5)
 flags.DEFINE_list("observations", ["5", "20", "50", "100"], "The observations N that are timed.")
 flags.DEFINE_integer("side", 50, "Grid points along each axis.", 2)
 flags.DEFINE_integer("seeds", 50, "Searches side by side of the throughput rows.", 1)
@@ -27,7 +25,6 @@ flags.DEFINE_integer("steps", 20, "Steps of each stage of the throughput rows.",
 flags.DEFINE_list(
     "engines", ["jaxsafe", "safeopt", "botorch", "throughput"], "Which rows to measure."
 )
-flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
 
 
 def _observations() -> list[int]:
@@ -136,18 +133,10 @@ def worker(cores: int) -> list[dict]:
 def main(argv):
     """Measures and writes `results/pls_search.json`."""
     del argv
-    if FLAGS.worker:
-        print(json.dumps(worker(FLAGS.cores)))
-        return
-    rows = timing.over_cores(
+    timing.main(
         "pls_search",
-        FLAGS.cores,
-        *(f"--{name}={FLAGS[name].value}" for name in ("repeats", "side", "seeds", "steps")),
-        *(f"--{name}={','.join(FLAGS[name].value)}" for name in ("observations", "engines")),
-    )
-    timing.write(
-        "pls_search",
-        rows,
+        worker,
+        ["side", "seeds", "steps", "observations", "engines"],
         f"one step of a safe search, 2 models on {FLAGS.side}x{FLAGS.side} points; N: observations "
         "after it; ms: wall, median and quartiles over functions; rate: steps/s, over all seeds; "
         "cpu_ms, per_cpu_s: by CPU time; compile_s: the first step, with its compilation",

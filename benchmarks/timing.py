@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from absl import flags
 
+flags.disclaim_key_flags()  # those of `define_flags` are the benchmark's, in its --help
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -76,6 +78,34 @@ def over_cores(name: str, cores: int, *arguments: str) -> list[dict[str, Any]]:
         done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, check=True)
         rows += json.loads(done.stdout.splitlines()[-1])
     return rows
+
+
+def define_flags(repeats: int = 7) -> None:
+    """Defines the flags that every benchmark over core counts has; `worker` is for its own use."""
+    flags.DEFINE_integer("cores", 0, "Measure on this many cores only; 0: on one, then on two.")
+    flags.DEFINE_integer("repeats", repeats, "Counted repeats.")
+    flags.DEFINE_bool("worker", False, "Print JSON rows only (the process for one core count).")
+
+
+def main(name: str, worker: Callable[[int], list[dict]], passed: Sequence[str], note: str) -> None:
+    """Runs `worker(cores)` in a process per core count, and writes `results/name.json`.
+
+    Args:
+      name: of the benchmark's module.
+      worker: measures and returns rows; where this is that process, they are printed.
+      passed: names of flags that the workers are given too, beside `repeats`.
+      note: what the rows are.
+    """
+    values = flags.FLAGS
+    if values.worker:
+        print(json.dumps(worker(values.cores)))
+        return
+    given = [f"--{flag}={_text(values[flag].value)}" for flag in ("repeats", *passed)]
+    write(name, over_cores(name, values.cores, *given), note)
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def write(name: str, rows: Sequence[dict[str, Any]], note: str) -> pathlib.Path:
