@@ -7,6 +7,7 @@ delta of the time, by the upper end of an exact binomial interval. What is promi
 functions like the draws; report it on draws made from other keys (`guarantee`).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,35 @@ def calibrate(
             f"num_draws={num_draws} cannot show a frequency below delta={config.delta:g}: give at "
             f"least {needed}."
         )
+    failures = _counter(key, problem, config, num_draws, criterion, random_seed, batch_size)
+    size = problem.grid.shape[0]
+    low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
+    count = failures(high)
+    if count > allowed:
+        raise UserError(
+            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
+            "delta, or give an alpha_value."
+        )
+    for _ in range(num_halvings):
+        middle = (low + high) / 2
+        fails = failures(middle)
+        if fails <= allowed:
+            high, count = middle, fails
+        else:
+            low = middle
+    return Calibration(high, count, num_draws, _upper(count, num_draws, level))
+
+
+def _counter(
+    key: jax.Array,
+    problem: Problem,
+    config: SearchConfig,
+    num_draws: int,
+    criterion: str,
+    random_seed: bool,
+    batch_size: int,
+) -> Callable[[float], int]:
+    """Returns the failures of an alpha, of the lengthscale that fails most; `key` is consumed."""
     key_truth, key_noise = jax.random.split(key)
     groups = [
         _draw(k, problem, config, factor, num_draws, random_seed)
@@ -99,25 +129,7 @@ def calibrate(
 
         return jax.lax.map(one, (worlds, words), batch_size=batch_size).sum()
 
-    def failures(alpha: float) -> int:
-        return max(int(failing(alpha, worlds, words, problem)) for worlds in groups)
-
-    size = problem.grid.shape[0]
-    low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
-    count = failures(high)
-    if count > allowed:
-        raise UserError(
-            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
-            "delta, or give an alpha_value."
-        )
-    for _ in range(num_halvings):
-        middle = (low + high) / 2
-        fails = failures(middle)
-        if fails <= allowed:
-            high, count = middle, fails
-        else:
-            low = middle
-    return Calibration(high, count, num_draws, _upper(count, num_draws, level))
+    return lambda alpha: max(int(failing(alpha, worlds, words, problem)) for worlds in groups)
 
 
 def allowed_failures(num: int, delta: float, level: float) -> int:

@@ -88,13 +88,12 @@ def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
 def test_eval_searches_again_and_render_films_it(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints")
-    again = binaries.run(MODULE, "--mode=eval", f"--out={out}", "--noprogress")
-    assert again.returncode == 0, again.stderr
-    assert (out / "eval.jsonl").read_bytes() == (finished / "eval.jsonl").read_bytes()
-    changed = ("--operation.thresholds=35", "--operation.methods=naive,pls")
-    other = binaries.run(MODULE, "--mode=eval", f"--out={out}", *changed, "--noprogress")
+    methods = ("naive", "pls")
+    changed = f"--operation.methods={','.join(methods)}"
+    other = binaries.run(MODULE, "--mode=eval", f"--out={out}", changed, "--noprogress")
     assert other.returncode == 0, other.stderr
-    assert {r["threshold"] for r in json_rows(out / "eval.jsonl")} == {35.0}
+    before_rows = json_rows(finished / "eval.jsonl")
+    assert json_rows(out / "eval.jsonl") == [r for r in before_rows if r["method"] in methods]
     film = binaries.run(MODULE, "--mode=render", f"--out={out}", "--noprogress")
     assert film.returncode == 0, film.stderr
     assert (out / "plots/search_Circle-v0.gif").read_bytes().startswith(b"GIF89a")

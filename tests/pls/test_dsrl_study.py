@@ -136,6 +136,7 @@ def run_until(resets, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_killed_in_its_searches_and_resumed_it_writes_the_same_rows(finished, files, tmp_path):
     """The naive rule takes 8 episodes, each search 32 and 4, and the look at the environment 1."""
     out = f"--out={tmp_path / 'run'}"
