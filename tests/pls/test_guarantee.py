@@ -108,6 +108,7 @@ def test_a_run_s_calibration_is_the_library_s():
     assert (tally.high - tally.low < 5.5 / 2**6).all() and not tally.failed.any()
 
 
+@pytest.mark.slow
 def test_a_calibration_over_lengthscales_is_stricter():
     config = dataclasses.replace(CONFIG, alpha="calibrated")
     wrong = dataclasses.replace(COARSE, model_lengthscale=2.0)

@@ -246,6 +246,7 @@ def test_log_deviations_are_bounded_unless_told_otherwise():
     assert np.abs(networks.predict(params, of, literal, batch).log_std).max() > 5
 
 
+@pytest.mark.slow
 def test_a_transformer_learns_to_reach_its_targets():
     config = dataclasses.replace(
         TINY, width=32, batch_size=64, steps=600, learning_rate=3e-3, loss="mse"
