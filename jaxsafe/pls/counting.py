@@ -98,19 +98,22 @@ def init(key: jax.Array, study: Study, config: SearchConfig, counting: Counting)
     """Returns one seed's tally before its first block. `key` is consumed."""
     size, count, steps = study.side**2, counting.functions, config.num_steps
     factors = len(config.lengthscale_factors)
-    kinds = {"alarms": ((count,), jnp.int32), "false_safe": ((count, steps), jnp.int32)}
-    kinds |= {n: ((count, steps), bool) for n in ("unsafe", "escaped", "deployed_unsafe")}
-    zeros = {
-        name: jnp.zeros(*kinds.get(name, ((count, steps), jnp.float32)))
-        for name in simulate.Outcome._fields
-    }
+    rows = (count, steps)
+    outcome = simulate.Outcome(
+        unsafe=jnp.zeros(rows, bool),
+        escaped=jnp.zeros(rows, bool),
+        regret=jnp.zeros(rows),
+        deployed_unsafe=jnp.zeros(rows, bool),
+        coverage=jnp.zeros(rows),
+        alarms=jnp.zeros(count, jnp.int32),
+    )
     return Tally(
         key=key,
         low=jnp.float32(0),
         high=jnp.float32(srinivas_alpha(size, config.delta, steps + 1)),
         failed=jnp.zeros(factors, jnp.int32),
         drawn=jnp.zeros(factors, jnp.int32),
-        outcome=simulate.Outcome(**zeros),
+        outcome=outcome,
         valid=jnp.zeros(count, bool),
     )
 

@@ -15,12 +15,11 @@ import numpy as np
 from jaxsafe.core.checks import UserError, check_once, check_range
 from jaxsafe.core.config import field
 from jaxsafe.data import dsrl, filters, trajectories
-from jaxsafe.pls import outside, windows
+from jaxsafe.pls import outside, windows, worlds
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.dsrl_published import SEED_COST, SETTINGS
 from jaxsafe.pls.policy_config import PolicyConfig
 from jaxsafe.pls.policy_types import Sizes, Windows
-from jaxsafe.pls.problem import make_problem
 from jaxsafe.pls.types import Problem
 
 METHODS = ("naive", "pls")
@@ -226,22 +225,8 @@ def grid(task: str, config: Dsrl) -> tuple[np.ndarray, np.ndarray]:
 
 
 def problem(task: str, config: Dsrl, search: SearchConfig, threshold: float) -> Problem:
-    """Returns what a search is told, in raw units; the cost's mean is the threshold.
-
-    Costs have no floor in it, so that but for the shift it is the same for every threshold.
-    """
+    """Returns what a search is told, in raw units, as `worlds.believed`."""
     z, seed = grid(task, config)
-    belief, greatest = config.belief, dsrl.reference(task).reward_max
-    unit = np.array([greatest, 1.0])
-    return make_problem(
-        search,
-        z,
-        seed,
-        threshold,
-        lengthscale=np.stack([belief.reward_lengthscale * unit, belief.cost_lengthscale * unit]),
-        cost_sd=belief.cost_sd,
-        reward_sd=belief.reward_sd * greatest,
-        reward_mean=0.5 * greatest,
-        episode_sd=np.array([belief.episode_reward_sd * greatest, belief.episode_cost_sd]),
-        floor=threshold - 10 * belief.cost_sd,
-    )
+    prior = worlds.Prior(**dataclasses.asdict(config.belief))
+    greatest = dsrl.reference(task).reward_max
+    return worlds.believed(prior, greatest, search, z, seed, threshold)

@@ -31,7 +31,6 @@ class Outcome(NamedTuple):
     regret: jax.Array  # [T] of what would be deployed, against the best safe point of all
     deployed_unsafe: jax.Array  # [T] bool, whether that would be unsafe
     coverage: jax.Array  # [T] share of the truly safe points that are called safe
-    false_safe: jax.Array  # [T] unsafe points that are called safe
     alarms: jax.Array  # [] steps with an empty interval
 
 
@@ -81,12 +80,9 @@ def play(key: jax.Array, world: World, problem: Problem, config: SearchConfig) -
             best - world.truth[0, point],
             ~safe[point],
             (called & safe).sum() / jnp.maximum(safe.sum(), 1),
-            (called & ~safe).sum(),
         )
 
     state, trace = search.run_search(key, evaluate, problem, config, track)
     unsafe = ~safe[trace.point].all(1)
-    escaped, regret, deployed_unsafe, coverage, false_safe = trace.extra
-    return Outcome(
-        unsafe, escaped, regret, deployed_unsafe, coverage, false_safe, alarms=state.alarms
-    )
+    escaped, regret, deployed_unsafe, coverage = trace.extra
+    return Outcome(unsafe, escaped, regret, deployed_unsafe, coverage, alarms=state.alarms)

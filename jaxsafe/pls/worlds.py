@@ -134,11 +134,31 @@ def problem(
     seed: np.ndarray,
     threshold: float,
 ) -> Problem:
-    """Returns what a search with `world.prior` is told: the cost's mean is the threshold.
+    """Returns what a search in a world is told."""
+    return believed(world.prior, world.greatest, config, grid, seed, threshold)
+
+
+def believed(
+    prior: Prior,
+    greatest: float,
+    config: SearchConfig,
+    grid: np.ndarray,
+    seed: np.ndarray,
+    threshold: float,
+) -> Problem:
+    """Returns what a search is told that believes in `prior`: the cost's mean is the threshold.
 
     Costs have no floor in it, so that but for the shift it is the same for every threshold.
+
+    Args:
+      prior: the model, its returns in units of `greatest`.
+      greatest: return, raw units.
+      config: of the search.
+      grid: `[Z, 2]` targets, raw units.
+      seed: `[Z]` bool.
+      threshold: b.
     """
-    prior, unit = world.prior, np.array([world.greatest, 1.0])
+    unit = np.array([greatest, 1.0])
     return make_problem(
         config,
         grid,
@@ -146,9 +166,9 @@ def problem(
         threshold,
         lengthscale=np.stack([prior.reward_lengthscale * unit, prior.cost_lengthscale * unit]),
         cost_sd=prior.cost_sd,
-        reward_sd=prior.reward_sd * world.greatest,
-        reward_mean=0.5 * world.greatest,
-        episode_sd=np.array([prior.episode_reward_sd * world.greatest, prior.episode_cost_sd]),
+        reward_sd=prior.reward_sd * greatest,
+        reward_mean=0.5 * greatest,
+        episode_sd=np.array([prior.episode_reward_sd * greatest, prior.episode_cost_sd]),
         floor=threshold - 10 * prior.cost_sd,
     )
 
