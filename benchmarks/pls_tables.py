@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the committed PLS results as Markdown, as the folder's README shows them."""
+
+import json
+from collections.abc import Sequence
+
+from absl import app
+
+from benchmarks.timing import RESULTS
+from jaxsafe.core.tables import markdown_table
+from jaxsafe.pls import promises, report
+
+# Files of `results`, each the `summary.json` of a run: what is above it, and what people read of it.
+RUNS = {
+    "pls_guarantee": ("The promise, counted", promises.table),
+    "pls_demo": ("Demo", report.table),
+    "pls_study": ("Study", report.table),
+}
+
+
+def search_steps(rows: Sequence[dict]) -> str:
+    """Milliseconds of one search step, by what is timed and the observations N before it."""
+    lines: dict[tuple[int, str], dict] = {}
+    for row in rows:
+        if row["seeds"] == 1:
+            line = {"cores": row["cores"], "ms of a step": row["what"]}
+            line = lines.setdefault((row["cores"], row["what"]), line)
+            line[f"N = {row['N']}"] = float(row["ms"])
+    return markdown_table(list(lines.values()))
+
+
+def throughput(rows: Sequence[dict]) -> str:
+    """Steps of whole searches mapped over seeds."""
+    return markdown_table(
+        [
+            {
+                "cores": row["cores"],
+                "what": f"{row['what']}, {row['seeds']} seeds",
+                "steps a second": row["rate"],
+                "steps a CPU-second": row["per_cpu_s"],
+            }
+            for row in rows
+            if row["seeds"] > 1
+        ]
+    )
+
+
+def transformer(rows: Sequence[dict]) -> str:
+    """Training and rollouts of the decision transformer."""
+    return markdown_table(
+        [
+            {
+                "cores": row["cores"],
+                "what": row["what"],
+                "engine": row["engine"],
+                "a second": row["rate"],
+                "a CPU-second": row["per_cpu_s"],
+            }
+            for row in rows
+        ]
+    )
+
+
+BENCHMARKS = {
+    "Search steps": ("pls_search", search_steps),
+    "Search throughput": ("pls_search", throughput),
+    "Transformer": ("cdt", transformer),
+}
+
+
+def tables() -> dict[str, str]:
+    """Every table for which there are results, by its title."""
+    found = {}
+    for name, (title, make) in RUNS.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            found[title] = markdown_table(make(json.loads(path.read_text())["results"]))
+    for title, (name, make_text) in BENCHMARKS.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            found[title] = make_text(json.loads(path.read_text())["rows"])
+    return found
+
+
+def main(argv):
+    """Prints all tables."""
+    del argv
+    for title, text in tables().items():
+        print(f"\n{title}\n\n{text}")
+
+
+if __name__ == "__main__":
+    app.run(main)
