@@ -166,11 +166,12 @@ class Decoder(nn.Module):
             chosen = next(iter(seen.values()))
             if len(seen) == 2:
                 chosen = jnp.where(flag, seen[True], seen[False])
-            return block(layer, h, tables, chosen, c), None
+            return layers.keep_rows_apart(block(layer, h, tables, chosen, c)), None
 
         if c.remat != "none":
             step = jax.checkpoint(step, policy=_POLICIES[c.remat], prevent_cse=not c.scan_layers)
         h = jnp.take(self.get_variable("params", "embed"), ids, axis=0).astype(c.dtype)
+        h = layers.keep_rows_apart(h)
         stacked = self.get_variable("params", "layers"), jnp.asarray(c.windows())
         h, _ = jax.lax.scan(step, h, stacked, unroll=1 if c.scan_layers else True)
         return layers.rms(h, self.get_variable("params", "final_norm"), c.rms_eps)

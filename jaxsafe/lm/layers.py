@@ -14,6 +14,7 @@ from jaxsafe.lm.config import DecoderConfig, Llama3Scaling
 
 Params = dict[str, Any]
 FAR = -1e30  # a score of no weight; finite, as whole rows may be masked
+BATCH_AXES = ("data", "fsdp")  # of a mesh (`sharding.make_mesh`), over which rows are spread
 
 
 def rms(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
@@ -115,3 +116,14 @@ def visible(
     if segment_ids is not None:
         seen &= segment_ids[:, :, None] == segment_ids[:, None, :]
     return seen
+
+
+def keep_rows_apart(x: jax.Array) -> jax.Array:
+    """Asks that rows of `[B, ...]` stay spread over the mesh in use, if it is one of ours.
+
+    Left to itself, XLA may spread activations as it finds the weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(BATCH_AXES) <= set(mesh.axis_names):
+        return x
+    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(BATCH_AXES))
