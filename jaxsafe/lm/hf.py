@@ -195,7 +195,8 @@ def _read(
         data = stored[name].open()
         return (data.T if leaf.transposed else data)[index]
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or ()  # the whole
         if not leaf.stacked:
             return np.ascontiguousarray(turned(leaf.names[0], index), kind)
         names = leaf.names[index[0]]
