@@ -170,8 +170,7 @@ class Decoder(nn.Module):
 
         if c.remat != "none":
             step = jax.checkpoint(step, policy=_POLICIES[c.remat], prevent_cse=not c.scan_layers)
-        h = jnp.take(self.get_variable("params", "embed"), ids, axis=0).astype(c.dtype)
-        h = layers.keep_rows_apart(h)
+        h = layers.look_up(self.get_variable("params", "embed"), ids, jnp.dtype(c.dtype))
         stacked: Params = self.get_variable("params", "layers")
         flags = jnp.asarray(c.windows())
         h, _ = jax.lax.scan(step, h, (stacked, flags), unroll=1 if c.scan_layers else True)
