@@ -50,7 +50,7 @@ def conservative_dpo(
 
 
 def ipo(margins: jax.Array, temperature: float | jax.Array) -> jax.Array:
-    """(m - 1 / (2 t))^2, `[...]` (IPO, equation 17): bounded margins where labels never disagree."""
+    """(m - 1 / (2 t))^2, `[...]` (IPO, equation 17): margins stay bounded where labels agree."""
     return jnp.square(margins - 1 / (2 * temperature))
 
 

@@ -20,7 +20,7 @@ def four():
 
 @pytest.fixture(scope="module")
 def forty():
-    """5 prompts x 8 responses, the bound half-way from the reward's optimum to the best there is."""
+    """5 prompts x 8 responses; the bound half-way from the reward optimum to the best."""
     rng = np.random.default_rng(0)
     reference = rng.dirichlet(np.ones(8), 5)
     reward, safety = rng.normal(size=(2, 5, 8))
@@ -88,7 +88,9 @@ def test_geometric_merges_are_optima_of_smaller_multipliers(four, forty):
     np.testing.assert_allclose([m.reward for m in merges], reward, **DIGITS)
     for solution in (four, forty[0]):
         for q in (0.25, 0.5, 0.75):
-            merged, known = (solution.outcomes[f"{x} {q:g}"].policy for x in ("geometric", "optimum"))
+            merged, known = (
+                solution.outcomes[f"{x} {q:g}"].policy for x in ("geometric", "optimum")
+            )
             assert abs((known * np.log(known / merged)).sum(1)).max() < 1e-12
 
 
