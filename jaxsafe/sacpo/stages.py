@@ -45,7 +45,9 @@ def members(experiment: Experiment, source: Source, model: DecoderConfig) -> lis
     found = []
     for name, parent, data, temperature in experiments.chain(experiment):
         stage = experiments.stage_of(experiment, data, temperature)
-        found.append(Member(name, parent, train.plan(model, stage, source.training(data))))
+        found.append(
+            Member(name, parent, train.plan(model, stage, source.training(data, stage.loss)))
+        )
     return found
 
 

@@ -225,7 +225,11 @@ def preferences(score: ArrayLike) -> np.ndarray:
 
 
 def align(
-    log_start: jax.Array, wins: jax.Array, temperature: jax.Array, num_steps: int = 400
+    log_start: jax.Array,
+    wins: jax.Array,
+    temperature: jax.Array,
+    num_steps: int = 400,
+    tolerance: float = 1e-13,
 ) -> jax.Array:
     """One stage: minimises `losses.dpo` by L-BFGS, from the reference and against it.
 
@@ -235,7 +239,8 @@ def align(
       log_start: log pi of the policy that the stage starts from, `[X, Y]`.
       wins: weight of the pairs in which i was preferred to j, `[X, Y, Y]`.
       temperature: t, `[]`.
-      num_steps: iterations at most; it ends where the gradient's norm is 1e-13.
+      num_steps: iterations at most.
+      tolerance: norm of the gradient, in units of the loss over the score's, at which it ends.
 
     Returns:
       log pi, `[X, Y]`.
@@ -257,7 +262,7 @@ def align(
     def go_on(carry: Any) -> jax.Array:
         _, opt_state, step = carry
         size = optax.tree.norm(optax.tree.get(opt_state, "grad"))
-        return (step == 0) | ((step < num_steps) & (size > 1e-13))
+        return (step == 0) | ((step < num_steps) & (size > tolerance))
 
     def one(carry: Any) -> Any:
         implicit, opt_state, step = carry
