@@ -26,8 +26,7 @@ def make_stages(experiment: Experiment) -> list[Stage]:
     if experiment.source == "tables":
         return []
     source = open_source(experiment)
-    config = experiments.decoder_config(experiment.model, len(source.tokenizer))
-    return stages.stages(stages.members(experiment, source, config), source.tokenizer)
+    return stages.stages(experiment, source, sources.model_config(experiment, source))
 
 
 def finish(
@@ -38,8 +37,8 @@ def finish(
     if experiment.source == "tables":
         return study.finish(folder, options, experiment.tables)
     source = open_source(experiment)
-    config = experiments.decoder_config(experiment.model, len(source.tokenizer))
-    return report.finish(folder, options, experiment, results, source, config)
+    config = sources.model_config(experiment, source)
+    return report.finish(folder, options, experiment, list(results), source, config)
 
 
 def render(

@@ -90,7 +90,7 @@ def pku_safe(place: str, record: Record) -> Iterator[Pair]:
     yield _pku(place, record, "safer_response_id")
 
 
-def pku_helpful_labels(place: str, record: Record) -> Iterator[Labelled]:
+def pku_helpful_labels(place: str, record: Record) -> Iterator[Labelled | None]:
     """Both answers, the more helpful one desirable."""
     yield from _both(_pku(place, record, "better_response_id"))
 

@@ -10,7 +10,7 @@ import dataclasses
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
-from jaxsafe.lm import tiny, tokenizer
+from jaxsafe.lm import hf_config, tiny, tokenizer
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.lm.optimiser import Optimiser
 from jaxsafe.sacpo import synthetic
@@ -47,6 +47,12 @@ class Model:
     remat: str = field(
         "none", "What the backward pass computes anew.", choices=("none", "full", "dots")
     )
+    spread: str = field(
+        "seeds",
+        "What devices share: seeds, a whole model each; or one model's parameters and rows (FSDP).",
+        choices=("seeds", "parameters"),
+    )
+    tensor: int = field(1, "Devices that share each matrix product, if they share parameters.", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +140,16 @@ class Experiment:
 
 
 def decoder_config(model: Model, vocab_size: int) -> DecoderConfig:
-    """The decoder of a model from scratch."""
+    """The decoder of the model's folder, or of a model from scratch; weights are float32 masters.
+
+    Raises:
+      UserError: the folder is no model's that the decoder knows.
+    """
+    if model.folder:
+        found = hf_config.read(model.folder)
+        return dataclasses.replace(
+            found, dtype=model.dtype, param_dtype="float32", remat=model.remat
+        )
     return dataclasses.replace(
         tiny.CONFIG,
         vocab_size=vocab_size,
@@ -150,21 +165,26 @@ def decoder_config(model: Model, vocab_size: int) -> DecoderConfig:
 
 
 def chain(experiment: Experiment) -> list[tuple[str, str, str, float]]:
-    """What is trained, in order: (member, parent member or "", data, temperature)."""
+    """What is trained, in order: (member, its parent or "", data, temperature)."""
     wanted = list(experiment.policies)
     if experiment.stage in ("sft", "helpful"):
         wanted = [p for p in wanted if p in STAGES[: STAGES.index(experiment.stage) + 1]]
     for policy in ("safe_helpful", "helpful_safe", *POLICIES):
         if policy in wanted and policy in PARENTS:
             wanted.append(PARENTS[policy][0])
+    # A folder's model may be what supervised tuning gave already.
+    given = bool(experiment.model.folder or experiment.model.spread == "parameters")
+    tuned = "sft" in experiment.policies or not given
     members: list[tuple[str, str, str, float]] = []
     for policy in POLICIES:
         if policy not in wanted:
             continue
         if policy not in PARENTS:
-            members.append((policy, "", "sft", experiment.sft.temperature))
+            if tuned:
+                members.append((policy, "", "sft", experiment.sft.temperature))
             continue
         parent, data = PARENTS[policy]
+        parent = "" if parent == "sft" and not tuned else parent
         if data == "safe":
             for ratio in experiment.ratios:
                 members.append((f"{policy}@{ratio:g}", parent, data, ratio))
@@ -220,6 +240,7 @@ PRESETS = {
             intermediate_size=11_008,
             dtype="bfloat16",
             remat="full",
+            spread="parameters",
         ),
         text=Text(template=tokenizer.ALPACA_BEAVER, max_prompt=128, max_length=512),
         helpful=Stage(batch_size=256, accumulation=2, optimiser=_SEVEN_B),
@@ -251,6 +272,8 @@ def validate_experiment(experiment: Experiment) -> None:
             f"model.hidden_size={model.hidden_size} does not give {model.heads} heads an even "
             f"width: give a multiple of {2 * model.heads}."
         )
+    if model.spread == "parameters" and experiment.source == "tables":
+        raise checks.UserError("model.spread='parameters' has no tables: set source=files.")
     if model.heads % model.kv_heads:
         raise checks.UserError(
             f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}: give a "

@@ -9,7 +9,7 @@ so that E[label](lambda) is a weighted mean (self-normalised importance sampling
 lambda from one set of samples. Scores r and g may come from reward models, from programs, or from
 two aligned policies themselves: `implicit_scores` gives r = beta log(pi_H / pi_ref) and
 g = beta' log(pi_HS / pi_H). Preferences fix g only up to a constant per prompt, which leaves the
-weights alone, so what is asked of E[label] needs labels of its own: say whether each answer is safe.
+weights alone; so what is asked of E[label] needs labels of its own, such as whether it is safe.
 
 The weights are trusted as far as they rest on many samples: the solver refuses where their
 effective sample size collapses.

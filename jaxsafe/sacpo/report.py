@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
-from jaxsafe.lm import hf
+from jaxsafe.lm import hf, hf_config, sharding
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import evaluate, merge, stages
 from jaxsafe.sacpo.experiment import STAGES, Experiment
@@ -33,22 +32,22 @@ def finish(
     folder: Folder,
     options: RunOptions,
     experiment: Experiment,
-    results: Mapping[str, Params],
+    names: Sequence[str],
     source: Source,
     config: DecoderConfig,
 ) -> list[dict[str, Any]]:
-    """Goes on from trained policies `[num_seeds, ...]` as far as `experiment.stage` says."""
+    """Goes on from trained policies, by name, as far as `experiment.stage` says."""
     for line in source.told:
         folder.say(line)
     reached = STAGES.index(experiment.stage)
     if reached >= STAGES.index("merge"):
-        _merge(folder, options, experiment, results)
+        _merge(folder, options, experiment, names)
     if reached < STAGES.index("generate"):
         folder.say(f"models: {folder.models}")
         return []
     rows: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(options.seed, options.seed + options.num_seeds):
-        held = _policies(folder, options, experiment, results, seed)
+    for seed in stages.seeds_of(options):
+        held = _policies(folder, experiment, names, seed)
         reference = _sums(held["sft"], source, config) if "sft" in held else {}
         for name, policy in held.items():
             given = _answer(folder, name, policy, experiment, source, config, seed)
@@ -82,30 +81,34 @@ def _merges(experiment: Experiment, names: Sequence[str]) -> list[tuple[str, str
 
 
 def _merge(
-    folder: Folder, options: RunOptions, experiment: Experiment, results: Mapping[str, Params]
+    folder: Folder, options: RunOptions, experiment: Experiment, names: Sequence[str]
 ) -> None:
     """Writes the merged models' folders, tensor by tensor."""
-    for name, one, other, q in _merges(experiment, list(results)):
-        for seed in range(options.seed, options.seed + options.num_seeds):
+    for name, one, other, q in _merges(experiment, names):
+        for seed in stages.seeds_of(options):
             paths = (stages.place(folder, x, seed) for x in (one, other))
             merge.folders(*paths, q, stages.place(folder, name, seed))
 
 
 def _policies(
-    folder: Folder,
-    options: RunOptions,
-    experiment: Experiment,
-    results: Mapping[str, Params],
-    seed: int,
+    folder: Folder, experiment: Experiment, names: Sequence[str], seed: int
 ) -> dict[str, Policy]:
     """Every policy of one seed: trained, merged by weights, merged by laws."""
-    i = seed - options.seed
-    one = {
-        name: jax.tree.map(lambda x: jnp.asarray(x[i]), params) for name, params in results.items()
-    }
+
+    def read(path: pathlib.Path) -> Params:
+        where = None
+        if experiment.model.spread == "parameters":
+            mesh = sharding.make_mesh(tensor=experiment.model.tensor)
+            where = sharding.param_shardings(hf_config.read(path), mesh)
+        return hf.load(path, where, "float32")[1]
+
+    paths = {name: stages.place(folder, name, seed) for name in names}
+    if experiment.model.folder and "sft" not in paths:
+        paths = {"sft": pathlib.Path(experiment.model.folder)} | paths
+    one = {name: read(path) for name, path in paths.items()}
     found = {name: Policy((params,)) for name, params in one.items()}
-    for name, first, other, q in _merges(experiment, list(results)):
-        found[name] = Policy((hf.load(stages.place(folder, name, seed))[1],))
+    for name, first, other, q in _merges(experiment, names):
+        found[name] = Policy((read(stages.place(folder, name, seed)),))
         if name.startswith("p_sacpo"):
             law = name.replace("p_sacpo", "geometric")
             found[law] = Policy((one[first], one[other]), (1 - q, q))

@@ -6,21 +6,23 @@ checkpoints and resumes. Parameters come sharded from the folder of the stage be
 from a cache on disk; the model is never whole on one device, nor twice in memory.
 """
 
+import dataclasses
 import pathlib
-from typing import Any
+import time
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsafe.core import checks, loop, parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Program, Stage
 from jaxsafe.lm import decoder, hf, reference_cache, sharding
-from jaxsafe.sacpo import algorithm, batches, collectives, train
+from jaxsafe.sacpo import algorithm, batches, collectives
 from jaxsafe.sacpo.train import Plan, Run
 from jaxsafe.sacpo.types import Batch, Params, State
 
@@ -29,7 +31,13 @@ class Sharded(Program):
     """A stage whose state is spread over all devices; its rows are those of one seed."""
 
     def __init__(
-        self, stage: Stage, options: RunOptions, plan: Plan, start: pathlib.Path, tensor: int = 1
+        self,
+        stage: Stage,
+        options: RunOptions,
+        plan: Plan,
+        start: pathlib.Path,
+        tensor: int = 1,
+        blank: bool = False,
     ):
         """Plans the stage; nothing is read before `init`.
 
@@ -39,6 +47,7 @@ class Sharded(Program):
           plan: config, data and order.
           start: Hugging Face folder of the policy to start from.
           tensor: devices that share each matrix product.
+          blank: whether the data are but of the right shape, for a dry run alone.
 
         Raises:
           UserError: several seeds, or rows of a batch that do not divide over the devices.
@@ -46,7 +55,7 @@ class Sharded(Program):
         if options.num_seeds != 1:
             raise UserError(f"--num_seeds={options.num_seeds}: a folder's model trains one; set 1.")
         self.devices = sharding.make_mesh(tensor=tensor)
-        self.plan, self.start = plan, start
+        self.plan, self.start, self.blank = plan, start, blank
         rows = plan.config.stage.batch_size // plan.config.stage.accumulation
         ways = self.devices.size // tensor
         if rows % ways:
@@ -136,8 +145,6 @@ class Sharded(Program):
         return self._compiled[length]
 
     def _timed(self, lowered: Any) -> Any:
-        import time
-
         clock = time.perf_counter()
         compiled = lowered.compile()
         self.compile_s += time.perf_counter() - clock
@@ -171,7 +178,14 @@ class Sharded(Program):
 
     def check_memory(self) -> None:
         """Raises `UserError` where this host has no room for its devices' parts of the state."""
-        if self.options.dry_run or jax.default_backend() != "cpu":
+        if self.options.dry_run:
+            return
+        if self.blank or not self.start.name:
+            raise UserError(
+                "there is nothing to train on: name --model.folder and --files.helpful, or look "
+                "at the step with --dry_run."
+            )
+        if jax.default_backend() != "cpu":
             return
         checks.check_memory(
             f"the state of {self.stage.name}, {self.state_bytes() / 2**30:.1f} GiB,",
@@ -199,10 +213,12 @@ class Sharded(Program):
 
     def describe(self) -> dict[str, Any]:
         """What a dry run tells: devices, bytes on each, and the collectives of one update."""
-        lowered, _ = self._lowered(1)
-        compiled = self._timed(lowered)
+        key = (self._sizes(), self.plan.data.ids.shape, self.devices.size)
+        if key in self._told:
+            return self._told[key] | {"compile_s": 0.0}
+        compiled = self._timed(self._lowered(1)[0])
         analysis = compiled.memory_analysis()
-        return {
+        self._told[key] = {
             "parameters": self.num_parameters(),
             "devices": self.devices.size,
             "state_gib_per_device": round(self.bytes_per_device() / 2**30, 3),
@@ -211,16 +227,12 @@ class Sharded(Program):
             ),
             "compile_s": round(self.compile_s, 1),
         } | collectives.executed(compiled.as_text())
+        return self._told[key]
 
+    # Of programs that differ in the temperature alone, one is compiled for all.
+    _told: ClassVar[dict[Any, dict[str, Any]]] = {}
 
-def build(
-    stage: Stage, options: RunOptions, mesh: Mesh, plan: Plan, start: pathlib.Path
-) -> Sharded:
-    """The stage's program on all devices; `mesh`, of seeds, is not needed."""
-    del mesh
-    return Sharded(stage, options, plan, start)
-
-
-def policy(run: Run) -> Params:
-    """The trained parameters, where they are."""
-    return train.policy(run)
+    def _sizes(self) -> Any:
+        config = self.plan.config
+        stage = dataclasses.replace(config.stage, temperature=1.0)
+        return dataclasses.replace(config, stage=stage)

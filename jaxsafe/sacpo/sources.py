@@ -6,12 +6,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxsafe.core.checks import UserError
 from jaxsafe.data import preferences
 from jaxsafe.data.preferences import Pair
 from jaxsafe.lm import tiny
 from jaxsafe.lm import tokenizer as tokens
+from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import batches, synthetic
+from jaxsafe.sacpo import experiment as experiments
 from jaxsafe.sacpo.batches import Encoded, Lengths
 from jaxsafe.sacpo.experiment import Experiment
 from jaxsafe.sacpo.types import Batch
@@ -29,6 +33,7 @@ class Source:
       prompts: texts to answer.
       prompt_ids: their tokens.
       told: lines for the log: what was read, left out, truncated.
+      blank: whether there are but shapes, for a dry run.
     """
 
     tokenizer: Any
@@ -38,6 +43,7 @@ class Source:
     prompts: list[str]
     prompt_ids: list[list[int]]
     told: list[str]
+    blank: bool = False  # but shapes, for a dry run
 
     def training(self, name: str, loss: str = "dpo") -> Batch:
         """Data of `sft`, `helpful`, `safe` or `mixed`, for that loss."""
@@ -54,7 +60,30 @@ def open_source(experiment: Experiment) -> Source:
     Raises:
       UserError: a file is absent or malformed, or leaves too little.
     """
-    return _synthetic(experiment) if experiment.source == "synthetic" else _files(experiment)
+    if experiment.source == "synthetic":
+        return _synthetic(experiment)
+    if not experiment.files.helpful and experiment.model.spread == "parameters":
+        return _blank(experiment)
+    return _files(experiment)
+
+
+_BLANK_ROWS = 30_000  # about what PKU-SafeRLHF-30K has
+
+
+def _blank(experiment: Experiment) -> Source:
+    """Rows of the full length without content, and without memory of their own."""
+    shape = (_BLANK_ROWS, 2, experiment.text.max_length)
+    ids, flags = (np.broadcast_to(np.zeros((), t), shape) for t in (np.int32, bool))
+    answers = np.zeros(shape[-1], bool)
+    answers[experiment.text.max_prompt :] = True
+    data = Batch(ids, flags, np.broadcast_to(answers, shape))
+    return Source(None, {"sft": data, "helpful": data, "safe": data}, None, {}, [], [], [], True)
+
+
+def model_config(experiment: Experiment, source: Source) -> DecoderConfig:
+    """The decoder that reads the source's tokens."""
+    size = experiment.model.vocab_size if source.blank else len(source.tokenizer)
+    return experiments.decoder_config(experiment.model, size)
 
 
 class _Encoder:

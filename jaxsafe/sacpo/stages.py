@@ -3,7 +3,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +16,11 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Program, Stage
 from jaxsafe.core.run import Folder
-from jaxsafe.lm import decoder, hf, tiny
+from jaxsafe.lm import decoder, hf, optimiser, tiny
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import experiment as experiments
-from jaxsafe.sacpo import train
+from jaxsafe.sacpo import sharded, train
+from jaxsafe.sacpo.config import Config
 from jaxsafe.sacpo.experiment import Experiment
 from jaxsafe.sacpo.sources import Source
 from jaxsafe.sacpo.train import Plan, Run
@@ -45,40 +46,52 @@ def members(experiment: Experiment, source: Source, model: DecoderConfig) -> lis
     found = []
     for name, parent, data, temperature in experiments.chain(experiment):
         stage = experiments.stage_of(experiment, data, temperature)
-        found.append(
-            Member(name, parent, train.plan(model, stage, source.training(data, stage.loss)))
-        )
+        plan = train.plan(model, stage, source.training(data, stage.loss))
+        found.append(Member(name, parent, plan))
     return found
 
 
-def stages(members: list[Member], tokenizer: Any) -> list[Stage]:
+def stages(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Stage]:
     """One training stage per policy."""
-    return [_stage(member, tokenizer) for member in members]
+    return [_stage(x, experiment, source) for x in members(experiment, source, model)]
 
 
-def _stage(member: Member, tokenizer: Any) -> Stage:
-    plan = member.plan
+def _stage(member: Member, experiment: Experiment, source: Source) -> Stage:
+    plan, base = member.plan, experiment.model.folder
 
     def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
         folder = Folder(pathlib.Path(options.out or ""))
+        starts = [
+            place(folder, member.parent, seed) if member.parent else pathlib.Path(base)
+            for seed in seeds_of(options)
+        ]
+        one = experiment.model.spread == "parameters"
 
-        def result(run: Run) -> Params:
-            """Writes the policies, and returns them."""
-            params = parallel.to_host(train.policy(run))
-            if parallel.is_main_process():
-                save(folder, member.name, options, plan.config.model, params, tokenizer)
+        def result(run: Run) -> dict:
+            """Writes the policies; those who come after read them."""
+            params = train.policy(run)
+            if one:
+                save_one(starts[0], place(folder, member.name, options.seed), plan.config, params)
+            else:
+                host = parallel.to_host(params)
+                if parallel.is_main_process():
+                    save(folder, member.name, options, plan.config.model, host, source.tokenizer)
             parallel.largest(0)  # the next stage reads them in every process
-            return params
+            return {}
 
         stage = dataclasses.replace(stage, result=result)
-        if not member.parent:
+        if one:
+            return sharded.Sharded(
+                stage, options, plan, starts[0], experiment.model.tensor, source.blank
+            )
+        if not (member.parent or base):
             return Program(stage, options, mesh)
         return Continued(
             stage,
             options,
             mesh,
-            lambda: load(folder, member.parent, options),
-            lambda key, params: train.begin(key, params, plan),
+            lambda: load(starts),
+            lambda k, params: train.begin(k, params, plan),
         )
 
     def start(key: jax.Array) -> Run:
@@ -126,6 +139,11 @@ def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
     return folder.models / name / f"seed{seed}"
 
 
+def seeds_of(options: RunOptions) -> range:
+    """The seeds of a run."""
+    return range(options.seed, options.seed + options.num_seeds)
+
+
 def save(
     folder: Folder,
     name: str,
@@ -135,21 +153,26 @@ def save(
     tokenizer: Any,
 ) -> None:
     """Writes policies with leaves `[num_seeds, ...]`."""
-    for i in range(options.num_seeds):
+    for i, seed in enumerate(seeds_of(options)):
         one = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), params)
-        tiny.save(place(folder, name, options.seed + i), config, one, tokenizer)
+        tiny.save(place(folder, name, seed), config, one, tokenizer)
 
 
-def load(folder: Folder, name: str, options: RunOptions) -> Params:
-    """Reads them again, stacked, as numpy.
+def save_one(start: pathlib.Path, out: pathlib.Path, config: Config, params: Params) -> None:
+    """Writes a policy in the dtype of the computation, beside the tokenizer of where it began."""
+    half = jax.jit(lambda p: optimiser.cast(p, config.model.dtype))(params)
+    hf.save(out, config.model, half, like=start)
+
+
+def load(paths: Sequence[pathlib.Path]) -> Params:
+    """Reads one policy per seed, stacked, as numpy float32.
 
     Raises:
       UserError: a folder is missing or damaged.
     """
     each = []
-    for i in range(options.num_seeds):
-        path = place(folder, name, options.seed + i)
+    for path in paths:
         if not path.is_dir():
-            raise UserError(f"{path} is missing: run --stage={name.partition('@')[0]} first.")
-        each.append(jax.tree.map(np.asarray, hf.load(path)[1]))
+            raise UserError(f"{path} is missing: train the stage before this one first.")
+        each.append(jax.tree.map(np.asarray, hf.load(path, dtype="float32")[1]))
     return jax.tree.map(lambda *x: np.stack(x), *each)

@@ -78,12 +78,12 @@ def test_models_of_two_kinds_are_refused(folders):
     tensors.write_folder(b, {n: x for n, x in stored.items() if n != name})
     with pytest.raises(UserError, match=rf"a has {name}, .*b has not"):
         merge.folders(a, b, 0.5, out)
-    with pytest.raises(UserError, match="q=1.5 is out of range"):
+    with pytest.raises(UserError, match=r"q=1\.5 is out of range"):
         merge.folders(a, a, 1.5, out)
     with pytest.raises(UserError, match="is one of the models to merge"):
         merge.folders(a, b, 0.5, a)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), trees[1])
-    with pytest.raises(UserError, match="bfloat16.* in the other"):
+    with pytest.raises(UserError, match=r"bfloat16.* in the other"):
         merge.linear(trees[0], half, 0.5)
 
 
