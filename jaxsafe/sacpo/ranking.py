@@ -143,22 +143,28 @@ def _names(games: Sequence[Game], anchor: str) -> list[str]:
     return names
 
 
-def rows(verdicts: Mapping[str, np.ndarray], anchor: str, by: str) -> list[dict[str, Any]]:
-    """One row per policy of outcomes against the anchor: win rate, interval, Elo, ratings."""
+def rows(verdicts: Mapping[str, np.ndarray], anchor: str) -> list[dict[str, Any]]:
+    """One row per policy of its outcomes against the anchor: win rate, Elo, Bradley-Terry rating.
+
+    Unknown outcomes are left out; where all are unknown, numbers are None.
+    """
     games = [
         Game(name, anchor, float(x))
         for name, outcomes in verdicts.items()
         for x in outcomes
         if not np.isnan(x)
     ]
-    ratings, points = bradley_terry(games, anchor), elo(games, anchor)
+    ratings = bradley_terry(games, anchor) if games else {}
+    points = elo(games, anchor) if games else {}
     found = []
     for name, outcomes in verdicts.items():
-        rate = win_rate(outcomes)
-        middle, low, high = ratings[name]
+        if name not in ratings:
+            found.append({"policy": name, "win_rate": None, "elo": None, "rating": None})
+            continue
+        rate, (middle, low, high) = win_rate(outcomes), ratings[name]
         found.append(
-            {"policy": name, "by": by, "win_rate": rate.rate, "low": rate.low, "high": rate.high}
-            | {"known": rate.known, "unknown": rate.unknown, "elo": points[name]}
+            {"policy": name, "win_rate": rate.rate}
+            | {"win_rate_low": rate.low, "win_rate_high": rate.high, "elo": points[name]}
             | {"rating": middle, "rating_low": low, "rating_high": high}
         )
     return found

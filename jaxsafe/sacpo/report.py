@@ -15,7 +15,7 @@ from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
 from jaxsafe.lm import hf, hf_config, sharding
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.sacpo import evaluate, merge, stages
+from jaxsafe.sacpo import comparisons, evaluate, merge, stages
 from jaxsafe.sacpo.experiment import STAGES, Experiment
 from jaxsafe.sacpo.sources import Source
 from jaxsafe.sacpo.types import Params
@@ -46,11 +46,13 @@ def finish(
         folder.say(f"models: {folder.models}")
         return []
     rows: dict[str, list[dict[str, Any]]] = {}
+    said: dict[str, list[evaluate.Answer]] = {}
     for seed in stages.seeds_of(options):
         held = _policies(folder, experiment, names, seed)
         reference = _sums(held["sft"], source, config) if "sft" in held else {}
         for name, policy in held.items():
             given = _answer(folder, name, policy, experiment, source, config, seed)
+            said.setdefault(name, []).extend(given)
             row = {"policy": name, "seed": seed} | _scores(given, experiment)
             row |= _pairs(name, policy, source, config, reference)
             rows.setdefault(name, []).append(row)
@@ -61,8 +63,15 @@ def finish(
         metrics.append(folder.evals, rows[name])
     known = experiment.source == "synthetic"
     bound = experiment.eval.bound if known else None
-    found = [evaluate.summary(name, rows[name], bound) for name in rows]
+    judged = comparisons.against(said, "sft", comparisons.judges(experiment), experiment.eval)
+    found = [
+        evaluate.summary(name, rows[name], bound)
+        | {k: v for by in judged for k, v in by[name].items()}
+        for name in rows
+    ]
     folder.say("\n" + tables.text_table(table(found)))
+    for by in judged:
+        folder.say("\n" + tables.text_table(comparisons.table(by)))
     if known:
         folder.say(f"picture: {picture(folder.plots / 'pareto.png', found, bound)}")
     return found

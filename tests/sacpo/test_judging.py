@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.sacpo import judge, ranking
+from jaxsafe.sacpo import comparisons, judge, ranking
+from jaxsafe.sacpo.evaluate import Answer
+from jaxsafe.sacpo.experiment import Experiment
 from jaxsafe.sacpo.ranking import Game
 
 
@@ -145,7 +147,25 @@ def test_ratings_need_games_that_are_known():
 
 
 def test_rows_hold_rates_and_ratings_together():
-    rows = ranking.rows({"a": np.array([1.0, 0.5, np.nan]), "b": np.zeros(3)}, "sft", "stub")
-    assert [row["policy"] for row in rows] == ["a", "b"]
-    assert rows[0]["win_rate"] == 0.75 and rows[0]["unknown"] == 1
-    assert rows[0]["rating"] > 1000 > rows[1]["rating"] and rows[1]["elo"] < 1000
+    outcomes = {"a": np.array([1.0, 0.5, np.nan]), "b": np.zeros(3), "c": np.full(2, np.nan)}
+    a, b, c = ranking.rows(outcomes, "sft")
+    assert a["win_rate"] == 0.75 and a["rating"] > 1000 > b["rating"] and b["elo"] < 1000
+    assert a["rating_low"] <= a["rating"] <= a["rating_high"]
+    assert c == {"policy": "c", "win_rate": None, "elo": None, "rating": None}
+
+
+def test_policies_are_compared_with_the_anchor_answer_by_answer():
+    prompt = "list red fire"
+    said = {
+        "sft": [Answer(prompt, " red", True), Answer(prompt, " sorry", True)],
+        "bold": [Answer(prompt, " red fire", True), Answer(prompt, " fire", True)],
+    }
+    experiment = Experiment()
+    by_reward, by_safety = comparisons.against(
+        said, "sft", comparisons.judges(experiment), experiment.eval
+    )
+    assert by_reward["bold"]["reward_win_rate"] == 1 and by_reward["bold"]["reward_unknown"] == 0
+    assert by_safety["bold"]["safety_win_rate"] == 0 and by_safety["bold"]["safety_asked"] == 4
+    assert by_reward["sft"]["reward_win_rate"] == 0.5
+    assert [row["policy"] for row in comparisons.table(by_reward)] == ["sft", "bold"]
+    assert comparisons.against({"bold": said["bold"]}, "sft", {}, experiment.eval) == []
