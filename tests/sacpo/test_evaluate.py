@@ -29,9 +29,9 @@ def test_accuracy_is_against_the_reference_and_no_change_is_chance():
     ones = np.ones((3, 2), int)
     reference = Sums(np.array([[-1.0, -2.0], [-3.0, -1.0], [0.0, 0.0]]), ones)
     assert evaluate.implicit_accuracy(reference, reference) == 0.5
-    moved = Sums(reference.log_probs + [[1.0, 0.0], [0.0, 0.5], [0.0, 0.0]], ones)
+    moved = Sums(reference.log_probs + np.array([[1, 0], [0, 0.5], [0, 0]]), ones)
     assert evaluate.implicit_accuracy(moved, reference) == pytest.approx(0.5)
-    better = Sums(reference.log_probs + [1.0, 0.0], ones)
+    better = Sums(reference.log_probs + np.array([1, 0]), ones)
     assert evaluate.implicit_accuracy(better, reference) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_stage_learns_what_it_is_shown():
         stage = Stage(loss=loss, batch_size=8, epochs=20, optimiser=FAST)
         plan = train.plan(MODEL, stage, some(16, 2, seed=3))
         run = train.begin(jax.random.key(0), None, plan)
-        run, metrics = jax.jit(
+        run, _ = jax.jit(
             lambda run, plan=plan: train.chunk(run, jax.numpy.int32(0), plan.config.steps, plan)
         )(run)
         one = jax.tree.map(jax.numpy.asarray, plan.data)._replace(reference=run.reference)
