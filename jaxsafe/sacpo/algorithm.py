@@ -54,16 +54,22 @@ def answer_sums(params: Params, batch: Batch, config: Config) -> jax.Array:
     return sums.reshape(rows)
 
 
-def mismatched(batch: Batch, shift: jax.Array) -> Batch:
-    """Each prompt `[B, 1, T]` with the answer of the row `shift` further on, cut at T tokens."""
+def partners(key: jax.Array, number: int) -> jax.Array:
+    """Another row for each of `number` rows, `[number]`: next in a random round. Consumes `key`."""
+    order = jax.random.permutation(key, number)
+    return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))
+
+
+def mismatched(batch: Batch, partner: jax.Array) -> Batch:
+    """Each prompt `[B, 1, T]` with the answer of row `partner` `[B]`, cut at T tokens."""
     ids, mask, completion = (x[:, 0] for x in batch[:3])
     start = jnp.argmax(completion, axis=-1)[:, None]
     # Of the other row, the slot that holds what comes at slot t of this one.
-    slot = jnp.arange(ids.shape[-1])[None] - start + jnp.roll(start, -shift, axis=0)
+    slot = jnp.arange(ids.shape[-1])[None] - start + start[partner]
     inside = jnp.clip(slot, 0, ids.shape[-1] - 1)
 
     def taken(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(jnp.roll(x, -shift, axis=0), inside, axis=-1)
+        return jnp.take_along_axis(x[partner], inside, axis=-1)
 
     answer = jnp.arange(ids.shape[-1])[None] >= start
     real = taken(completion) & (slot == inside) & answer
@@ -80,8 +86,8 @@ def _references(state: State, batch: Batch, config: Config) -> jax.Array:
     return jax.lax.stop_gradient(answer_sums(state.reference, batch, config))
 
 
-def _baseline(state: State, batch: Batch, key: jax.Array, config: Config) -> jax.Array:
-    """KTO's z0 `[]` over the whole batch: of its second sequences, or of answers moved by a key."""
+def _mismatched_ratios(state: State, batch: Batch, key: jax.Array, config: Config) -> jax.Array:
+    """Log-ratios over the whole batch: of its second sequences, or of answers moved by a key."""
     if batch.ids.shape[1] == 2:
         other = Batch(*(x[:, 1:] for x in batch[:3]))
         reference = None if batch.reference is None else batch.reference[:, 1:]
@@ -89,14 +95,13 @@ def _baseline(state: State, batch: Batch, key: jax.Array, config: Config) -> jax
     else:
         if state.reference is None:
             raise ValueError("kto with cached references needs mismatched answers in the batch")
-        other = mismatched(batch, jax.random.randint(key, (), 1, batch.ids.shape[0]))
+        other = mismatched(batch, partners(key, batch.ids.shape[0]))
     split = config.stage.accumulation
     parts = jax.tree.map(lambda x: x.reshape(split, -1, *x.shape[1:]), other)
-    ratios = jax.lax.map(
+    return jax.lax.map(
         lambda part: answer_sums(state.params, part, config) - _references(state, part, config),
         parts,
     )
-    return losses.kto_baseline(ratios)
 
 
 def _sft_loss(
@@ -165,7 +170,8 @@ def update(state: State, batch: Batch, config: Config) -> tuple[State, Metrics]:
     Returns:
       the next learner, and scalars: `policy/loss`, `policy/grad_norm`; for preferences also
       `policy/accuracy`, `policy/chosen_score`, `policy/rejected_score` and `policy/margin`, in
-      units of the temperature times nats (implicit scores); for kto `policy/baseline`, z0 in nats.
+      units of the temperature times nats (implicit scores); for kto `policy/baseline`, z0 in nats,
+      and `policy/mismatched_ratio`, the mean that z0 is at least 0 of.
     """
     stage, extra = config.stage, {}
     if stage.loss == "sft":
@@ -178,8 +184,9 @@ def update(state: State, batch: Batch, config: Config) -> tuple[State, Metrics]:
         loss = lambda params, part: _pair_loss(params, state, part, config)  # noqa: E731
     else:
         key = jax.random.fold_in(state.key, state.step)
-        baseline = _baseline(state, batch, key, config)
-        extra = {"policy/baseline": baseline}
+        ratios = _mismatched_ratios(state, batch, key, config)
+        baseline = losses.kto_baseline(ratios)
+        extra = {"policy/baseline": baseline, "policy/mismatched_ratio": jnp.mean(ratios)}
         loss = lambda params, part: _kto_loss(params, state, part, baseline, config)  # noqa: E731
     (_, metrics), grads = optimiser.value_and_grad(loss, state.params, batch, stage.accumulation)
     changes, opt_state = _optimizer(config).update(grads, state.opt_state, state.params)

@@ -77,13 +77,14 @@ def test_kto_draws_its_mismatches_and_says_what_they_came_to(singles):
     c = config("kto", temperature=0.2)
     c = dataclasses.replace(c, undesirable_weight=3.0)
     state = moved(algorithm.init(jax.random.key(0), c), c, singles, 5)
-    shift = int(jax.random.randint(jax.random.fold_in(state.key, state.step), (), 1, 4))
-    other = algorithm.mismatched(singles, jnp.int32(shift))
+    partner = algorithm.partners(jax.random.fold_in(state.key, state.step), 4)
+    other = algorithm.mismatched(singles, partner)
     ratios = by_hand(state.params, other) - by_hand(state.reference, other)
     z0 = max(0.0, ratios.mean())
     own = (by_hand(state.params, singles) - by_hand(state.reference, singles))[:, 0]
     each = losses.kto(own, np.asarray(singles.desirable), jnp.float32(z0), 0.2, 1.0, 3.0)
     _, metrics = algorithm.update(state, singles, c)
+    np.testing.assert_allclose(metrics["policy/mismatched_ratio"], ratios.mean(), **CLOSE)
     np.testing.assert_allclose(metrics["policy/baseline"], z0, **CLOSE)
     np.testing.assert_allclose(metrics["policy/loss"], np.mean(each), **CLOSE)
 
@@ -91,18 +92,24 @@ def test_kto_draws_its_mismatches_and_says_what_they_came_to(singles):
 def test_a_mismatch_is_this_prompt_with_that_answer():
     rows = [[([1, 2], [3, 4, 5])], [([6, 7, 8], [9])], [([2], [3, 3, 3, 3])]]
     batch = device(batches.arrays(rows, 6))
-    found = algorithm.mismatched(batch, jnp.int32(1))
+    found = algorithm.mismatched(batch, jnp.array([1, 2, 0]))
     expected = batches.arrays([[([1, 2], [9])], [([6, 7, 8], [3, 3, 3])], [([2], [3, 4, 5])]], 6)
     for name in ("mask", "completion"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_array_equal(np.where(found.mask, found.ids, 0), expected.ids)
 
 
+def test_nobody_is_their_own_partner():
+    for seed in range(20):
+        partner = np.asarray(algorithm.partners(jax.random.key(seed), 5))
+        assert sorted(partner) == list(range(5)) and (partner != np.arange(5)).all()
+
+
 def test_mismatches_made_ahead_serve_cached_references(singles):
     c = config("kto")
     ahead = device(batches.with_mismatches(jax.tree.map(np.asarray, singles)))
     state = moved(algorithm.init(jax.random.key(0), c), c, singles)
-    rolled = algorithm.mismatched(singles, jnp.int32(1))
+    rolled = algorithm.mismatched(singles, jnp.array([1, 2, 3, 0]))
     np.testing.assert_allclose(
         by_hand(state.params, Batch(*(x[:, 1:] for x in ahead[:3]))),
         by_hand(state.params, rolled),
