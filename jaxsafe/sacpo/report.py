@@ -129,8 +129,8 @@ def _merge(
     """Writes the merged models' folders, tensor by tensor."""
     for name, one, other, q in _merges(experiment, names):
         for seed in stages.seeds_of(options):
-            paths = (stages.place(folder, x, seed) for x in (one, other))
-            merge.folders(*paths, q, stages.place(folder, name, seed))
+            a, b = (stages.place(folder, x, seed) for x in (one, other))
+            merge.folders(a, b, q, stages.place(folder, name, seed))
 
 
 def _policies(
@@ -209,8 +209,9 @@ def _pairs(
     found: dict[str, Any] = {}
     for which in source.held_out:
         own, base = (x.get(which) if x else None for x in (sums, reference))
-        known = own is not None and base is not None and name != "sft"
-        accuracy = evaluate.implicit_accuracy(own, base) if known else None
+        accuracy = None
+        if own is not None and base is not None and name != "sft":
+            accuracy = evaluate.implicit_accuracy(own, base)
         likelihood = None if own is None else evaluate.nll(own)
         found |= {f"{which}_accuracy": accuracy, f"{which}_nll": likelihood}
     return found
