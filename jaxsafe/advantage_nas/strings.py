@@ -89,8 +89,9 @@ def canonical(
 
     Edges into a node are summed, so their order does not matter; an identity edge passes on its
     source's own sum; the zero operation gives 0, and so does whatever reads a node that is 0.
-    Weights count as an edge's own: two convolutions of one source are not one. The form is of what
-    the cell computes at its last node, without batch normalisation of 0.
+    Weights count as an edge's own: two convolutions of one source are not one. Of the 15,625 cells
+    of NAS-Bench-201 4,930 differ by this form; its own form keeps zeros as terms of a sum, and
+    tells 6,466 apart.
 
     Args:
       choice: `[E]`, indices into `ops`.
