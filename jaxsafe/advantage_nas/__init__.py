@@ -11,7 +11,8 @@ from jaxsafe.advantage_nas.config import (
 )
 from jaxsafe.advantage_nas.estimators import estimate
 from jaxsafe.advantage_nas.experiment import PRESETS, Experiment
-from jaxsafe.advantage_nas.types import Batch, Losses, State, Supernet
+from jaxsafe.advantage_nas.space import Network, Space
+from jaxsafe.advantage_nas.types import Batch, Losses, State
 
 __all__ = [
     "METHODS",
@@ -21,8 +22,9 @@ __all__ = [
     "EstimatorConfig",
     "Experiment",
     "Losses",
+    "Network",
+    "Space",
     "State",
-    "Supernet",
     "estimate",
     "init",
     "most_likely",

@@ -16,28 +16,29 @@ from jax import lax
 
 from jaxsafe.advantage_nas import estimators, losses, optimizers, relaxed, sampling
 from jaxsafe.advantage_nas.config import Config, EstimatorConfig
-from jaxsafe.advantage_nas.types import Batch, Best, Carry, Metrics, State, Supernet
+from jaxsafe.advantage_nas.space import Network
+from jaxsafe.advantage_nas.types import Batch, Best, Carry, Metrics, State
 
 
-def init(key: jax.Array, config: Config, supernet: Supernet) -> State:
+def init(key: jax.Array, config: Config, network: Network) -> State:
     """Returns a fresh search. `key` is consumed.
 
     Args:
       key: typed PRNG key.
       config: static.
-      supernet: static.
+      network: static.
     """
     key_weights, key = jax.random.split(key)
-    weights = supernet.init(key_weights)
-    theta = sampling.init_theta(supernet.num_edges, supernet.num_ops)
+    weights = network.init(key_weights)
+    theta = sampling.init_theta(network.num_edges, network.num_ops)
     return State(
         weights=weights,
         weight_opt=optimizers.weight_optimizer(config).init(weights),
         theta=theta,
         theta_opt=optimizers.theta_optimizer(config).init(theta),
-        estimator=estimators.init(supernet.num_edges, supernet.num_ops),
-        best=Best(jnp.zeros(supernet.num_edges, jnp.int32), jnp.float32(jnp.finfo("float32").max)),
-        carry=Carry(supernet.init_carry(), supernet.init_carry()),
+        estimator=estimators.init(network.num_edges, network.num_ops),
+        best=Best(jnp.zeros(network.num_edges, jnp.int32), jnp.float32(jnp.finfo("float32").max)),
+        carry=Carry(network.init_carry(), network.init_carry()),
         step=jnp.int32(0),
         key=key,
     )
@@ -50,7 +51,7 @@ def estimator_config(config: Config) -> EstimatorConfig:
 
 
 def theta_step(
-    state: State, batch: Any, key: jax.Array, config: Config, supernet: Supernet
+    state: State, batch: Any, key: jax.Array, config: Config, network: Network
 ) -> tuple[State, Metrics]:
     """One step of theta on a minibatch of the validation half. `key` is consumed.
 
@@ -60,7 +61,7 @@ def theta_step(
     """
     key_draw, key_loss = jax.random.split(key)
     how = estimator_config(config)
-    loss = losses.of_supernet(supernet, state.weights, batch, state.carry.valid, key_loss)
+    loss = losses.of_network(network, state.weights, batch, state.carry.valid, key_loss)
     grad, estimator, info = estimators.estimate(key_draw, state.theta, loss, state.estimator, how)
     updates, theta_opt = optimizers.theta_optimizer(config).update(
         grad, state.theta_opt, state.theta
@@ -92,14 +93,14 @@ def theta_step(
 
 
 def weight_step(
-    state: State, batch: Any, key: jax.Array, config: Config, supernet: Supernet
+    state: State, batch: Any, key: jax.Array, config: Config, network: Network
 ) -> tuple[State, Metrics]:
     """One step of the weights on a minibatch of the training half. `key` is consumed.
 
     The architecture is drawn as theta's estimator draws it; darts trains its mixture.
 
     Returns:
-      the next state, and `weights/loss`, `weights/grad_norm` before the clip, and the supernet's
+      the next state, and `weights/loss`, `weights/grad_norm` before the clip, and the network's
       own metrics as `weights/NAME`.
     """
     key_draw, key_loss = jax.random.split(key)
@@ -107,12 +108,12 @@ def weight_step(
     if config.estimator.method == "darts":
         mixture = jax.nn.softmax(state.theta)
         run = jax.value_and_grad(
-            lambda w: supernet.dense_loss(w, mixture, batch, carry, key_loss), has_aux=True
+            lambda w: network.dense_loss(w, mixture, batch, carry, key_loss), has_aux=True
         )
     else:
         choice = estimators.draw(key_draw, state.theta, config.estimator).choice[0]
         run = jax.value_and_grad(
-            lambda w: supernet.weight_loss(w, choice, batch, carry, key_loss), has_aux=True
+            lambda w: network.weight_loss(w, choice, batch, carry, key_loss), has_aux=True
         )
     (loss, (carry, metrics)), grads = run(state.weights)
     updates, weight_opt = optimizers.weight_optimizer(config).update(
@@ -132,14 +133,14 @@ def weight_step(
     return state, metrics
 
 
-def update(state: State, batch: Batch, config: Config, supernet: Supernet) -> tuple[State, Metrics]:
+def update(state: State, batch: Batch, config: Config, network: Network) -> tuple[State, Metrics]:
     """One search step: theta's, unless it rests, then the weights'.
 
     Args:
       state: the search.
       batch: a minibatch of each half.
       config: static.
-      supernet: static.
+      network: static.
 
     Returns:
       the next state, and the metrics of `theta_step` (0 while theta rests) and `weight_step`, with
@@ -149,7 +150,7 @@ def update(state: State, batch: Batch, config: Config, supernet: Supernet) -> tu
     key_theta, key_weights = jax.random.split(jax.random.fold_in(state.key, state.step))
 
     def move(state: State, key: jax.Array) -> tuple[State, Metrics]:
-        return theta_step(state, batch.valid, key, config, supernet)
+        return theta_step(state, batch.valid, key, config, network)
 
     def rest(state: State, key: jax.Array) -> tuple[State, Metrics]:
         names = ("theta/loss", "theta/factor", "theta/grad_norm")
@@ -160,7 +161,7 @@ def update(state: State, batch: Batch, config: Config, supernet: Supernet) -> tu
         state, theta_metrics = lax.cond(moving, move, rest, state, key_theta)
     else:
         state, theta_metrics = move(state, key_theta)
-    state, weight_metrics = weight_step(state, batch.train, key_weights, config, supernet)
+    state, weight_metrics = weight_step(state, batch.train, key_weights, config, network)
     p = jax.nn.softmax(state.theta)
     told = {
         "theta/entropy": sampling.entropy(state.theta).mean(),

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.advantage_nas.types import Losses, Params, Supernet
+from jaxsafe.advantage_nas.space import Network, Weights
+from jaxsafe.advantage_nas.types import Losses
 
 
 def from_dense(dense: Callable[[jax.Array], jax.Array], num_ops: int) -> Losses:
@@ -23,8 +24,8 @@ def from_dense(dense: Callable[[jax.Array], jax.Array], num_ops: int) -> Losses:
     return Losses(sampled, with_aux)
 
 
-def of_supernet(
-    supernet: Supernet, weights: Params, batch: Any, carry: Any, key: jax.Array
+def of_network(
+    network: Network, weights: Weights, batch: Any, carry: Any, key: jax.Array
 ) -> Losses:
     """The loss of each architecture on one minibatch; aux is `(carry, metrics)`.
 
@@ -37,11 +38,11 @@ def of_supernet(
 
     def sampled(gates: jax.Array, choice: jax.Array):
         again = jax.random.wrap_key_data(words, impl=impl)
-        return supernet.gate_loss(weights, gates, choice, *common, again)
+        return network.gate_loss(weights, gates, choice, *common, again)
 
     def dense(mixture: jax.Array):
         again = jax.random.wrap_key_data(words, impl=impl)
-        return supernet.dense_loss(weights, mixture, *common, again)
+        return network.dense_loss(weights, mixture, *common, again)
 
     return Losses(sampled, dense)
 

@@ -7,14 +7,14 @@ are the logits of the distribution it is drawn from; the gate of a sampled opera
 value 1 on its output.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from flax import struct
 
-Params = Any
+from jaxsafe.advantage_nas.space import Weights
+
 Metrics = dict[str, jax.Array]
 
 
@@ -66,32 +66,6 @@ class Draw(NamedTuple):
     other: jax.Array  # [E] int32, the second operation of the pair (proxyless), else the first
 
 
-@dataclasses.dataclass(frozen=True)
-class Supernet:
-    """Every architecture of a space, sharing weights. Static and hashable; functions are pure.
-
-    Each loss returns `(loss [], (carry, metrics))`, metrics a flat dict of scalars. `carry` is
-    what one minibatch of a stream hands to the next, such as a recurrent network's hidden state.
-
-    Attributes:
-      num_edges: E.
-      num_ops: K.
-      init: `key -> weights`.
-      weight_loss: `(weights, choice, batch, carry, key)`, differentiable in the weights.
-      gate_loss: `(weights, gates, choice, batch, carry, key)`, differentiable in the gates.
-      dense_loss: `(weights, mixture, batch, carry, key)`, differentiable in both.
-      init_carry: `() -> carry`.
-    """
-
-    num_edges: int
-    num_ops: int
-    init: Callable[[jax.Array], Params]
-    weight_loss: Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-    gate_loss: Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-    dense_loss: Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-    init_carry: Callable[[], Any] = tuple
-
-
 class Batch(NamedTuple):
     """One minibatch of each half of a search step."""
 
@@ -100,7 +74,7 @@ class Batch(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What the supernet hands on within each stream."""
+    """What the network hands on within each stream."""
 
     train: Any
     valid: Any
@@ -116,7 +90,7 @@ class Best(struct.PyTreeNode):
 class State(struct.PyTreeNode):
     """Everything one search carries between updates."""
 
-    weights: Params
+    weights: Weights
     weight_opt: Any
     theta: jax.Array  # [E, K]
     theta_opt: Any

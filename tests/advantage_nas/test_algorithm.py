@@ -10,7 +10,7 @@ import pytest
 
 from jaxsafe.advantage_nas import algorithm, estimators, losses, optimizers
 from jaxsafe.advantage_nas.config import METHODS, NB201, PTB, Config, EstimatorConfig
-from tests.advantage_nas.worlds import SUPERNET, batch
+from tests.advantage_nas.worlds import NETWORK, batch
 
 CONFIG = Config(epochs=4, freeze_epochs=1, steps_per_epoch=3)
 
@@ -21,8 +21,8 @@ def with_method(method, config=CONFIG, **changes):
 
 
 def run(config, steps, seed=0):
-    step = jax.jit(lambda s, b: algorithm.update(s, b, config, SUPERNET))
-    states = [jax.jit(lambda k: algorithm.init(k, config, SUPERNET))(jax.random.key(seed))]
+    step = jax.jit(lambda s, b: algorithm.update(s, b, config, NETWORK))
+    states = [jax.jit(lambda k: algorithm.init(k, config, NETWORK))(jax.random.key(seed))]
     metrics = []
     for i in range(steps):
         state, row = step(states[-1], batch(jax.random.key(1000 + i)))
@@ -86,7 +86,7 @@ def test_one_step_is_the_estimate_and_the_gradient_done_by_hand():
     minibatch = batch(jax.random.key(1000))
     words = [jax.random.key_data(k) for k in jax.random.split(jax.random.fold_in(start.key, 0))]
     draw, loss_key = jax.random.split(jax.random.wrap_key_data(words[0]))
-    loss = losses.of_supernet(SUPERNET, start.weights, minibatch.valid, 0, loss_key)
+    loss = losses.of_network(NETWORK, start.weights, minibatch.valid, 0, loss_key)
     grad, _, info = estimators.estimate(
         draw, start.theta, loss, start.estimator, algorithm.estimator_config(config)
     )
@@ -130,9 +130,9 @@ def test_the_search_leaves_out_the_operation_that_gives_nothing_to_learn_with(me
 
     def whole(key):
         def one(state, i):
-            return algorithm.update(state, batch(jax.random.key(i), 32), config, SUPERNET)
+            return algorithm.update(state, batch(jax.random.key(i), 32), config, NETWORK)
 
-        return jax.lax.scan(one, algorithm.init(key, config, SUPERNET), jnp.arange(400))
+        return jax.lax.scan(one, algorithm.init(key, config, NETWORK), jnp.arange(400))
 
     state, metrics = jax.jit(whole)(jax.random.key(0))
     assert metrics["weights/loss"][-20:].mean() < 0.6 * metrics["weights/loss"][:20].mean()

@@ -4,7 +4,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxsafe.advantage_nas.types import Batch, Supernet
+from jaxsafe.advantage_nas import operations
+from jaxsafe.advantage_nas.space import Network, Space
+from jaxsafe.advantage_nas.types import Batch
 
 WIDTH, CLASSES = 4, 3
 OPS = (lambda x, w: x, lambda x, w: jnp.tanh(x @ w), lambda x, w: jnp.zeros_like(x))
@@ -19,10 +21,11 @@ def _init(key):
     }
 
 
-def _loss(weights, mixture, batch, carry, key):
+def _loss(weights, gates, choice, batch, half, carry, key):
     """The carry counts the minibatches of its stream; dropout uses the key."""
     x, label = batch
     x = x * jax.random.bernoulli(key, 0.9, x.shape) / 0.9
+    mixture = gates if choice is None else gates[:, None] * jax.nn.one_hot(choice, len(OPS))
     for row, w in zip(mixture, weights["edges"], strict=True):
         x = x + sum(g * op(x, w) for g, op in zip(row, OPS, strict=True))
     logits = jax.nn.log_softmax(x @ weights["head"])
@@ -31,24 +34,18 @@ def _loss(weights, mixture, batch, carry, key):
     return loss, (carry + 1, {"accuracy": accuracy})
 
 
-def _gated(weights, gates, choice, batch, carry, key):
-    mixture = gates[:, None] * jax.nn.one_hot(choice, len(OPS))
-    return _loss(weights, mixture, batch, carry, key)
-
-
-def _weighted(weights, choice, batch, carry, key):
-    return _gated(weights, jnp.ones(2), choice, batch, carry, key)
-
-
-SUPERNET = Supernet(
-    num_edges=2,
-    num_ops=3,
-    init=_init,
-    weight_loss=_weighted,
-    gate_loss=_gated,
-    dense_loss=_loss,
-    init_carry=lambda: jnp.int32(0),
+# Names of the operations only; the loss has its own.
+SPACE = Space(
+    "series",
+    num_nodes=3,
+    edges=((0, 1), (1, 2)),
+    operations=(
+        operations.from_function("identity", lambda x: x),
+        operations.from_function("tanh", jnp.tanh),
+        operations.zero("zero"),
+    ),
 )
+NETWORK = Network(SPACE, _init, _loss, lambda: jnp.int32(0))
 
 
 def batch(key, size=8):

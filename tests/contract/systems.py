@@ -103,10 +103,10 @@ def _advantage_nas() -> Small:
     config = advantage_nas.Config(epochs=20, freeze_epochs=1, steps_per_epoch=3, weight_lr=0.03)
 
     def init(key: jax.Array) -> advantage_nas.State:
-        return advantage_nas.init(key, config, worlds.SUPERNET)
+        return advantage_nas.init(key, config, worlds.NETWORK)
 
     def update(state, batch, config):
-        return advantage_nas.update(state, batch, config, worlds.SUPERNET)
+        return advantage_nas.update(state, batch, config, worlds.NETWORK)
 
     return Small(config, init, worlds.batch, update)
 
