@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsafe import m2td3, pls
+from jaxsafe import advantage_nas, m2td3, pls
+from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
+from tests.advantage_nas import worlds
 
 
 class Small(NamedTuple):
@@ -97,7 +99,25 @@ def _pls() -> Small:
     return Small(config, init, batch, pls.algorithm.update)
 
 
+def _advantage_nas() -> Small:
+    config = advantage_nas.Config(epochs=20, freeze_epochs=1, steps_per_epoch=3, weight_lr=0.03)
+
+    def init(key: jax.Array) -> advantage_nas.State:
+        return advantage_nas.init(key, config, worlds.NETWORK)
+
+    def update(state, batch, config):
+        return advantage_nas.update(state, batch, config, worlds.NETWORK)
+
+    return Small(config, init, worlds.batch, update)
+
+
 SYSTEMS = [
+    System(
+        "advantage_nas",
+        advantage_nas.PRESETS,
+        advantage_nas_experiment.validate_experiment,
+        _advantage_nas,
+    ),
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
 ]
