@@ -106,10 +106,10 @@ def make(config: ImageConfig) -> Task:
             "that move theta: lower it."
         )
 
+    mean, std = jnp.asarray(found.mean), jnp.asarray(found.std)
+
     def draw(key: jax.Array, part: images.Part) -> images.Batch:
-        return images.draw_batch(
-            key, part, found.mean, found.std, config.batch_size, config.pad, found.flip
-        )
+        return images.draw_batch(key, part, mean, std, config.batch_size, config.pad, found.flip)
 
     def batch(key: jax.Array, step: jax.Array) -> Batch:
         key_train, key_valid = jax.random.split(jax.random.fold_in(key, step))
@@ -131,11 +131,14 @@ def score_part(
 ) -> Metrics:
     """`loss` and `accuracy` of one architecture over whole minibatches of a part, in its order."""
     count = len(part.labels) // size
-    pictures = jnp.asarray(part.images[: count * size]).reshape(count, size, *found.train.images.shape[1:])
+    pictures = jnp.asarray(part.images[: count * size]).reshape(
+        count, size, *found.train.images.shape[1:]
+    )
+    mean, std = jnp.asarray(found.mean), jnp.asarray(found.std)
     labels = jnp.asarray(part.labels[: count * size]).reshape(count, size)
 
     def one(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        inputs = images.Batch(images.normalise(both[0], found.mean, found.std), both[1])
+        inputs = images.Batch(images.normalise(both[0], mean, std), both[1])
         loss, (_, metrics) = network.weight_loss(weights, choice, inputs)
         return loss, metrics["accuracy"]
 
