@@ -85,7 +85,7 @@ def test_logits_and_gradients_are_those_of_pytorchs_modules():
     mask = torch.nn.functional.one_hot(torch.tensor(CHOICE), 4)
     gates = (gates * mask).requires_grad_()
     out = theirs(torch.tensor(np.transpose(images, (0, 3, 1, 2))), gates, CHOICE)
-    loss = torch.nn.functional.cross_entropy(out, torch.tensor(np.asarray(labels)))
+    loss = torch.nn.functional.cross_entropy(out, torch.tensor(np.asarray(labels)).long())
     loss.backward()
     gate = jnp.asarray(gates.detach().numpy()[np.arange(6), CHOICE])
     logits = supernet.logits(space, SMALL, weights, gate, jnp.asarray(CHOICE), images)
