@@ -106,10 +106,18 @@ def chunk(
 
 def _search(experiment: Experiment, method: str) -> Stage:
     config, on = experiments.search(experiment, method), task(experiment)
+
+    def chunk_in_turn(state: State, first: jax.Array, length: int) -> tuple[State, Metrics]:
+        # Seeds of one device one after the other: vmap would run every operation.
+        one = jax.custom_batching.sequential_vmap(
+            lambda s, i: chunk(s, i, length, experiment, method)
+        )
+        return one(state, first)
+
     return Stage(
         name=method,
         init=lambda key: algorithm.init(key, config, on.network),
-        chunk=lambda state, first, n: chunk(state, first, n, experiment, method),
+        chunk=chunk_in_turn,
         num_steps=config.total_steps,
         parameters=lambda state: state.weights,
         result=lambda state: (state.weights, state.theta, state.best),
