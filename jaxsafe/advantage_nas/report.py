@@ -21,6 +21,7 @@ from scipy import stats as scipy_stats
 from jaxsafe.advantage_nas import evaluate, oracle, stages
 from jaxsafe.advantage_nas.experiment import Experiment
 from jaxsafe.core import metrics, plots, tables
+from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
 
@@ -175,6 +176,22 @@ def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> li
     plots.curves(path, lines, "search step", "training loss of sampled architectures")
     folder.say(f"pictures: {path}, {folder.plots / 'theta_METHOD.png'}")
     return rows
+
+
+def render(
+    folder: Folder, options: RunOptions, experiment: Experiment, results: Mapping[str, Any]
+) -> None:
+    """Draws the architecture that each method's first seed found.
+
+    Raises:
+      UserError: the task has no cells to draw.
+    """
+    if experiment.task != "images":
+        raise UserError(f"--mode=render: {experiment.task} has no cells to draw: use --mode=eval.")
+    task = stages.task(experiment)
+    for method, (_, theta, best) in results.items():
+        choice = best.choice[0] if method == "random" else np.argmax(theta[0], axis=1)
+        folder.say(f"{NAMES[method]}, seed {options.seed}: {evaluate.name_of(choice, task)}")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
