@@ -23,7 +23,7 @@ TOY = [
 ]
 TABULAR = [
     *("--preset=tabular", "--tabular.queries=40", "--tabular.searches=50"),
-    *("--log_every=10", *RUN),
+    *("--log_every=10", "--seed=0", "--num_seeds=2", "--devices=2", "--noprogress"),
 ]
 IMAGES = [
     *("--methods=advantage,random", "--images.channels=2", "--images.batch_size=16"),
