@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches architectures by AdvantageNAS and its baselines, and scores what is found.
+"""Searches architectures by AdvantageNAS and its baselines, and scores and retrains what is found.
 
-Presets: demo (the NAS-Bench-201 cell on scikit-learn's digits, two cores, minutes), toy (the
-paper's teacher and student, all methods), tabular (query search on a table of accuracies: --table),
-paper or paper_nb201 (published values; give --images.folder), paper_compat (the authors' code to
-the letter).
+Presets: demo (the NAS-Bench-201 cell on scikit-learn's digits, two cores, minutes), digits (the same
+at length, all methods), toy (the paper's teacher and student, all methods), tabular (query search
+on a table of accuracies: --table), text (a small recurrent cell: --text.folder), paper or
+paper_nb201 (published values: --images.folder), paper_ptb (likewise: --text.folder), paper_compat
+(the authors' code to the letter).
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ def finish(
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
-    """Draws each method's first architecture."""
+    """Draws the cell that each method's first seed found."""
     report.render(folder, options, experiment, results)
 
 

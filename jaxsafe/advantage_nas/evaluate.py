@@ -12,6 +12,14 @@
   lucky_loss_per_seed, lucky_accuracy_per_seed
                             of that, on the fixed validation half
   accuracy_mean, accuracy_sd
+                            over the seeds; text has `perplexity` where images have `accuracy`
+  retrained_per_seed        `accuracy` or `perplexity` on the test set of each architecture, trained
+                            from scratch: a list per seed, one number per training; and their mean
+                            and deviation over architectures, `retrained_mean`, `retrained_sd`
+  parameters_per_seed, multiply_adds_per_seed
+                            of the architectures
+  rank_correlation          Spearman's, between the first supernet's validation loss of random
+                            architectures and what retraining gives, signed so that 1 is perfect
   confidence_per_seed       mean over edges of theta's greatest probability
   COLUMN_per_seed           what --table says of the architectures; none where there is no table
 """
@@ -21,11 +29,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from jaxsafe.advantage_nas import algorithm, strings
 from jaxsafe.advantage_nas.experiment import Scoring
-from jaxsafe.advantage_nas.image_task import Task
 from jaxsafe.advantage_nas.tables import Table
+from jaxsafe.advantage_nas.task import Task
 
 
 class Found(NamedTuple):
@@ -82,9 +91,46 @@ def _candidates(theta: np.ndarray, method: str, scoring: Scoring, seed: int) -> 
     return jax.random.randint(key, shape, 0, theta.shape[1], jnp.int32)
 
 
+def retrained(
+    choice: np.ndarray, task: Task, scoring: Scoring, seed: int, count: int
+) -> np.ndarray:
+    """The task's measure `[A, count]` of architectures `[A, E]`, each trained `count` times."""
+    pairs = np.arange(len(choice) * count)
+
+    @jax.jit
+    def all_of_them(choices: jax.Array) -> jax.Array:
+        def one(pair: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.key(seed), 100 + pair)
+            return task.train(key, choices[pair // count], scoring.retrain)[task.measure]
+
+        return jax.lax.map(one, jnp.asarray(pairs))
+
+    return np.asarray(all_of_them(jnp.asarray(choice)), np.float64).reshape(len(choice), count)
+
+
+def rank_correlation(result: Any, task: Task, scoring: Scoring, seed: int) -> float:
+    """Spearman's between the first supernet and one retraining, over random architectures."""
+    weights = jax.tree.map(lambda x: jnp.asarray(x[0]), result[0])
+    shape = (scoring.ranked, task.space.num_edges)
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    choice = jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32)
+    score = jax.jit(lambda c: jax.lax.map(lambda one: task.score(weights, one)["loss"], c))
+    loss = np.asarray(score(choice))
+    trained = retrained(np.asarray(choice), task, scoring, seed, 1)[:, 0]
+    # A low loss should go with a high accuracy, or a low perplexity.
+    sign = -1 if task.measure == "accuracy" else 1
+    return float(sign * stats.spearmanr(loss, trained).statistic)
+
+
 def name_of(choice: np.ndarray, task: Task) -> str:
     """The architecture's string."""
     return strings.encode(choice, task.space.names)
+
+
+def costs(choice: np.ndarray, task: Task) -> dict[str, list[int]]:
+    """`parameters_per_seed` and `multiply_adds_per_seed` of architectures `[S, E]`."""
+    told = [task.cost(tuple(int(k) for k in one)) for one in choice]
+    return {f"{name}_per_seed": [int(one[name]) for one in told] for name in told[0]}
 
 
 def row(method: str, found: Found, task: Task, table: Table | None) -> dict[str, Any]:
@@ -95,6 +141,7 @@ def row(method: str, found: Found, task: Task, table: Table | None) -> dict[str,
         "lucky_per_seed": [name_of(c, task) for c in found.lucky],
         "confidence_per_seed": jax.nn.softmax(found.theta).max(-1).mean(-1).tolist(),
     }
+    told |= costs(found.choice, task)
     for name, values in found.scores.items():
         told |= {f"{name}_per_seed": values.tolist(), f"{name}_mean": float(values.mean())}
         told[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0

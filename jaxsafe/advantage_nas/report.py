@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats as scipy_stats
 
-from jaxsafe.advantage_nas import evaluate, oracle, stages
+from jaxsafe.advantage_nas import drawing, evaluate, oracle, stages
 from jaxsafe.advantage_nas.experiment import Experiment
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.checks import UserError
@@ -55,7 +55,7 @@ def finish(
 ) -> list[dict[str, Any]]:
     """Writes rows, table and pictures of any task."""
     seeds = range(options.seed, options.seed + options.num_seeds)
-    makers = {"toy": _toy, "tabular": _tabular, "images": _search}
+    makers = {"toy": _toy, "tabular": _tabular, "images": _search, "text": _search}
     return makers[experiment.task](folder, seeds, experiment, results)
 
 
@@ -165,6 +165,7 @@ def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> li
     for method, result in results.items():
         found = evaluate.find(result, method, task, experiment.scoring, seeds)
         rows.append(evaluate.row(method, found, task, cells))
+        rows[-1] |= _trained(result, found, task, experiment, seeds)
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         lines[NAMES[method]] = curve(folder, method, "weights/loss", "search_steps")
         way(folder.plots / f"theta_{method}.png", folder, method, task.space, seeds)
@@ -178,6 +179,23 @@ def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> li
     return rows
 
 
+def _trained(result, found, task, experiment: Experiment, seeds: range) -> dict[str, Any]:
+    """What training from scratch adds to a method's row."""
+    scoring, told = experiment.scoring, {}
+    if scoring.retrain_seeds:
+        values = evaluate.retrained(found.choice, task, scoring, seeds.start, scoring.retrain_seeds)
+        means = values.mean(axis=1)
+        told = {
+            "retrained_per_seed": values.tolist(),
+            "retrained_mean": float(means.mean()),
+            "retrained_sd": float(means.std(ddof=1)) if len(means) > 1 else 0.0,
+        }
+    if scoring.ranked:
+        correlation = evaluate.rank_correlation(result, task, scoring, seeds.start)
+        told["rank_correlation"] = correlation
+    return told
+
+
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: Mapping[str, Any]
 ) -> None:
@@ -186,12 +204,17 @@ def render(
     Raises:
       UserError: the task has no cells to draw.
     """
-    if experiment.task != "images":
+    if experiment.task not in ("images", "text"):
         raise UserError(f"--mode=render: {experiment.task} has no cells to draw: use --mode=eval.")
     task = stages.task(experiment)
-    for method, (_, theta, best) in results.items():
-        choice = best.choice[0] if method == "random" else np.argmax(theta[0], axis=1)
-        folder.say(f"{NAMES[method]}, seed {options.seed}: {evaluate.name_of(choice, task)}")
+    seeds = range(options.seed, options.seed + options.num_seeds)
+    for method, result in results.items():
+        found = evaluate.find(result, method, task, experiment.scoring, seeds)
+        theta = np.exp(found.theta[0] - np.logaddexp.reduce(found.theta[0], axis=1)[:, None])
+        shares = theta[np.arange(task.space.num_edges), found.choice[0]]
+        path = folder.plots / f"cell_{method}.png"
+        drawing.draw_cell(path, task.space, found.choice[0], NAMES[method], shares)
+        folder.say(f"{NAMES[method]}, seed {options.seed}: {path}")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -205,6 +228,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line["sd"] = r[f"{name}_sd"]
             line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
             line["lucky"] = float(np.mean(r[f"lucky_{name}_per_seed"]))
+        if "retrained_mean" in r:
+            line["retrained, test"] = r["retrained_mean"]
+            line["sd "] = r["retrained_sd"]
+        if "rank_correlation" in r:
+            line["rank correlation"] = r["rank_correlation"]
+        line["parameters"] = float(np.mean(r["parameters_per_seed"]))
         line["confidence"] = float(np.mean(r["confidence_per_seed"]))
         for name in ("cifar10_test", "cifar100_test"):
             if f"{name}_per_seed" in r:

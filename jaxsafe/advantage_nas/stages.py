@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.advantage_nas import algorithm, image_task, tables, tabular, toy
+from jaxsafe.advantage_nas import algorithm, image_task, tables, tabular, text_task, toy
 from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
-from jaxsafe.advantage_nas.image_task import Task
 from jaxsafe.advantage_nas.tables import Table
+from jaxsafe.advantage_nas.task import Task
 from jaxsafe.advantage_nas.types import Metrics, State
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.program import Stage
@@ -27,6 +27,8 @@ def table(path: str) -> Table:
 @functools.cache
 def task(experiment: Experiment) -> Task:
     """The supernet and the data of an experiment."""
+    if experiment.task == "text":
+        return text_task.make(experiment.text)
     return image_task.make(experiment.images)
 
 
@@ -36,7 +38,7 @@ def stages(experiment: Experiment) -> list[Stage]:
     Raises:
       UserError: a file of data is absent or unsound.
     """
-    makers = {"toy": _toy, "tabular": _tabular, "images": _search}
+    makers = {"toy": _toy, "tabular": _tabular, "images": _search, "text": _search}
     return [makers[experiment.task](experiment, method) for method in experiment.methods]
 
 

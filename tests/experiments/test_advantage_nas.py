@@ -28,7 +28,14 @@ TABULAR = [
 IMAGES = [
     *("--methods=advantage,random", "--images.channels=2", "--images.batch_size=16"),
     *("--search.epochs=4", "--search.freeze_epochs=1", "--search.steps_per_epoch=10"),
-    *("--scoring.candidates=3", "--log_every=5", "--checkpoint_every=5", *RUN),
+    *("--scoring.candidates=3", "--scoring.retrain.steps=5", "--scoring.retrain_seeds=2"),
+    *("--scoring.ranked=4", "--log_every=5", "--checkpoint_every=5", *RUN),
+]
+TEXT = [
+    *("--preset=text", "--methods=advantage", "--text.streams=2", "--text.length=4"),
+    *("--text.units=4", "--search.epochs=2", "--search.steps_per_epoch=10", "--search.weight_lr=1"),
+    *("--scoring.retrain.steps=20", "--scoring.retrain_seeds=1", "--scoring.retrain.rate=1"),
+    *("--log_every=10", *RUN),
 ]
 
 
@@ -153,11 +160,13 @@ def test_files_that_are_absent_are_named(tmp_path):
         ["--preset=tabular", f"--out={tmp_path / 'run'}"],
         ["--preset=tabular", "--table=absent.csv", f"--out={tmp_path / 'run'}"],
         [f"--images.folder={tmp_path / 'absent'}", f"--out={tmp_path / 'run'}"],
+        ["--preset=text", f"--out={tmp_path / 'run'}"],
     ]
     patterns = [
         r"--table is not given: name a \.csv or \.json file",
         r"absent\.csv cannot be read",
         r"absent: there is no such folder",
+        r"--text\.folder is not given: name a folder",
     ]
     binaries.assert_refused(MODULE, cases, patterns, tmp_path)
     assert not (tmp_path / "run").exists()
@@ -175,6 +184,9 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
             place = cells.place(strings.decode(text))
             assert row["cifar10_test_per_seed"][seed] == cells.columns["cifar10_test"][place]
             assert 0 <= row["accuracy_per_seed"][seed] <= 1
+        assert np.shape(row["retrained_per_seed"]) == (2, 2)
+        assert row["retrained_mean"] == pytest.approx(np.mean(row["retrained_per_seed"]))
+        assert -1 <= row["rank_correlation"] <= 1
     assert results[1]["confidence_per_seed"] == pytest.approx([0.25, 0.25], abs=1e-5)
     rows = json_rows(whole / "metrics.jsonl")
     edge = [v for name, v in rows[-1].items() if name.startswith("p/2-3/")]
@@ -186,6 +198,25 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
     arguments = [*IMAGES, f"--table={table}"]
     binaries.kill_and_resume(MODULE, arguments, cut, [(3, 12)], random.Random(9))
     assert_same_rows(cut, whole)
+
+
+def test_a_recurrent_cell_is_searched_retrained_and_drawn(tmp_path):
+    text = tmp_path / "text"
+    text.mkdir()
+    for name, lines in (("train", 60), ("valid", 20), ("test", 20)):
+        (text / f"ptb.{name}.txt").write_text("the cat sat on the mat\n" * lines)
+    out = tmp_path / "run"
+    done = binaries.run(MODULE, *TEXT, f"--text.folder={text}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((out / "summary.json").read_text())["results"]
+    rows = json_rows(out / "metrics.jsonl")
+    first = [r["weights/perplexity"] for r in rows if r["step"] == 10]
+    assert max(row["perplexity_per_seed"]) < min(first)  # seven words, one sentence
+    assert np.shape(row["retrained_per_seed"]) == (2, 1)
+    assert len(row["parameters_per_seed"]) == 2
+    film = binaries.run(MODULE, "--mode=render", f"--out={out}")
+    assert film.returncode == 0, film.stderr
+    assert (out / "plots/cell_advantage.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_help_lists_the_searchs_fields():
