@@ -55,11 +55,13 @@ def edge(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sparse(operations, half, weights, gate, choice, x):
-    return gate * _chosen(operations, weights, choice, x)[0]
+    return gate * chosen(operations, weights, choice, x)[0]
 
 
-def _chosen(operations, weights, choice, x):
-    """Output and statistics of the chosen operation."""
+def chosen(
+    operations: Operations, weights: Sequence[Weights], choice: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Output `[...]` and statistics of the operation `choice` `[]`; not to be differentiated."""
     shape = _statistics_shape(operations, weights, x)
 
     def branch(k):
@@ -70,7 +72,29 @@ def _chosen(operations, weights, choice, x):
 
         return run
 
-    return lax.switch(choice, [branch(k) for k in range(len(operations))], weights, x)
+    branches = [branch(k) for k in range(len(operations))]
+    return lax.switch(choice, branches, tuple(weights), x)
+
+
+def frozen(
+    operations: Operations,
+    weights: Sequence[Weights],
+    choice: jax.Array,
+    x: jax.Array,
+    statistics: jax.Array,
+) -> jax.Array:
+    """Output `[...]` of the operation `choice` `[]` with statistics from elsewhere."""
+
+    def branch(k):
+        def run(weights, x, statistics):
+            if operations[k].frozen is not None:
+                return operations[k].frozen(weights[k], x, statistics)
+            return operations[k].apply(weights[k], x)
+
+        return run
+
+    branches = [branch(k) for k in range(len(operations))]
+    return lax.switch(choice, branches, tuple(weights), x, statistics)
 
 
 def _statistics_shape(operations, weights, x) -> jax.ShapeDtypeStruct:
@@ -81,7 +105,7 @@ def _statistics_shape(operations, weights, x) -> jax.ShapeDtypeStruct:
 
 
 def _sparse_forward(operations, half, weights, gate, choice, x):
-    y, statistics = _chosen(operations, weights, choice, x)
+    y, statistics = chosen(operations, weights, choice, x)
     return gate * y, (weights, gate, choice, x, y, statistics)
 
 

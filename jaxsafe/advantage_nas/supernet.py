@@ -14,7 +14,7 @@ Letters in shapes: B batch, H and W rows and columns, E edges, K candidates, L c
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import optax
 from jax import lax
 
 from jaxsafe.advantage_nas import edges
-from jaxsafe.advantage_nas.operations import batch_norm
+from jaxsafe.advantage_nas.operations import batch_norm, moments, normalise
 from jaxsafe.advantage_nas.space import Network, Space, Weights
 from jaxsafe.core.checks import UserError, check_choice, check_range
 from jaxsafe.nn.conv import conv2d
@@ -212,3 +212,31 @@ def _padded_mean(x: jax.Array) -> jax.Array:
     window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
     return lax.reduce_window(x, 0.0, lax.add, window, strides, pads) / 9
+
+
+def recording(found: list[jax.Array]) -> tuple[Norm, Callable[..., jax.Array]]:
+    """Returns `norm` and `edge` for `logits` that append their statistics `[2, C]` to `found`."""
+
+    def norm(x: jax.Array) -> jax.Array:
+        found.append(moments(x))
+        return normalise(x, found[-1])
+
+    def edge(operations, weights, gate, choice, x, half):
+        y, statistics = edges.chosen(operations, weights, choice, x)
+        found.append(statistics)
+        return gate * y
+
+    return norm, edge
+
+
+def playing(given: Sequence[jax.Array]) -> tuple[Norm, Callable[..., jax.Array]]:
+    """Returns `norm` and `edge` for `logits` that take their statistics from `recording`'s list."""
+    left = iter(given)
+
+    def norm(x: jax.Array) -> jax.Array:
+        return normalise(x, next(left))
+
+    def edge(operations, weights, gate, choice, x, half):
+        return gate * edges.frozen(operations, weights, choice, x, next(left))
+
+    return norm, edge

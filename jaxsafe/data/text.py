@@ -151,7 +151,7 @@ def streams(tokens: np.ndarray, batch: int) -> np.ndarray:
     return np.ascontiguousarray(tokens[: length * batch].reshape(batch, length).T)
 
 
-def num_chunks(text: np.ndarray, length: int) -> int:
+def num_chunks(text: np.ndarray | jax.Array, length: int) -> int:
     """Whole chunks of `length` words, each with the word after it, in streams `[L, B]`.
 
     Raises:
