@@ -149,18 +149,22 @@ def update(state: State, batch: Batch, config: Config, network: Network) -> tupl
     """
     key_theta, key_weights = jax.random.split(jax.random.fold_in(state.key, state.step))
 
-    def move(state: State, key: jax.Array) -> tuple[State, Metrics]:
+    def move(state: State, words: jax.Array) -> tuple[State, Metrics]:
+        key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key_theta))
         return theta_step(state, batch.valid, key, config, network)
 
-    def rest(state: State, key: jax.Array) -> tuple[State, Metrics]:
+    def rest(state: State, words: jax.Array) -> tuple[State, Metrics]:
         names = ("theta/loss", "theta/factor", "theta/grad_norm")
         return state, {name: jnp.float32(0) for name in names}
 
+    # Keys as words, for a mapped `cond` would seem to use them twice.
+    words = jax.random.key_data(key_theta)
     if config.freeze_steps:
-        moving = state.step >= config.freeze_steps
-        state, theta_metrics = lax.cond(moving, move, rest, state, key_theta)
+        own, moving = state.key, state.step >= config.freeze_steps
+        state, theta_metrics = lax.cond(moving, move, rest, state.replace(key=()), words)
+        state = state.replace(key=own)
     else:
-        state, theta_metrics = move(state, key_theta)
+        state, theta_metrics = move(state, words)
     state, weight_metrics = weight_step(state, batch.train, key_weights, config, network)
     p = jax.nn.softmax(state.theta)
     told = {

@@ -81,7 +81,7 @@ def settled_state(losses: Losses, theta: jax.Array) -> EstimatorState:
     """The state whose averages are the exact means at theta, as after many steps there."""
     every = table(losses, theta)
     gates = jax.vmap(lambda choice: gate_gradients(losses, choice, theta)[1])(every.choice)
-    state = estimators.init(*theta.shape, theta.dtype)
+    state = estimators.init(theta.shape[0], theta.shape[1], theta.dtype)
 
     def average(value: jax.Array) -> Average:
         return Average(value, jnp.ones(value.shape, bool))

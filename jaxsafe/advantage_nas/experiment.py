@@ -5,15 +5,17 @@ import dataclasses
 
 from jaxsafe.advantage_nas import config as search_config
 from jaxsafe.advantage_nas import tabular, toy
-from jaxsafe.advantage_nas.config import METHODS, NB201, Config, EstimatorConfig
+from jaxsafe.advantage_nas.config import METHODS, NB201, PTB, Config, EstimatorConfig
 from jaxsafe.advantage_nas.image_task import ImageConfig
+from jaxsafe.advantage_nas.retrain import RetrainConfig
 from jaxsafe.advantage_nas.tabular import TabularConfig
+from jaxsafe.advantage_nas.text_task import TextConfig
 from jaxsafe.advantage_nas.toy import ToyConfig
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
 
-TASKS = ("toy", "tabular", "images")
+TASKS = ("toy", "tabular", "images", "text")
 ALL_METHODS = (*METHODS, "evolution")
 
 
@@ -24,6 +26,15 @@ class Scoring:
     candidates: int = field(
         30, "Architectures among which random search takes the best by validation loss.", low=1
     )
+    retrain: RetrainConfig = RetrainConfig(steps=400)
+    retrain_seeds: int = field(
+        2, "Trainings from scratch of each architecture found; 0: none.", low=0
+    )
+    ranked: int = field(
+        0,
+        "Random architectures whose rank by the first supernet is compared with retraining.",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Experiment:
 
     task: str = field(
         "images",
-        "toy: the paper's; tabular: a table of accuracies; images: a supernet.",
+        "toy: the paper's; tabular: a table of accuracies; images, text: a supernet.",
         choices=TASKS,
     )
     methods: tuple[str, ...] = field(
@@ -47,6 +58,7 @@ class Experiment:
     tabular: TabularConfig = TabularConfig()
     search: Config = Config()
     images: ImageConfig = ImageConfig()
+    text: TextConfig = TextConfig()
     scoring: Scoring = Scoring()
 
 
@@ -54,14 +66,39 @@ _PAPER = Experiment(
     methods=("advantage", "advantage_ema", "reinforce"),
     search=NB201,
     images=ImageConfig(channels=16, cells=5, batch_size=64, pad=4),
+    scoring=Scoring(retrain_seeds=0),
 )
+
+# The zero operation is column 4.
+_TEXT_SEARCH = dataclasses.replace(
+    PTB, epochs=10, steps_per_epoch=20, estimator=EstimatorConfig(zero_op=4)
+)
+_PLAIN_SGD = RetrainConfig(steps=400, rate=20.0, momentum=0.0, nesterov=False, decay=0.0, clip=0.25)
 
 PRESETS = {
     "demo": Experiment(),
     "toy": Experiment(task="toy", methods=METHODS),
     "tabular": Experiment(task="tabular", methods=tabular.METHODS),
+    "digits": Experiment(
+        methods=METHODS,
+        search=Config(epochs=60, freeze_epochs=20),
+        scoring=Scoring(retrain_seeds=5, ranked=50),
+    ),
+    "text": Experiment(
+        task="text",
+        search=_TEXT_SEARCH,
+        scoring=Scoring(retrain=_PLAIN_SGD),
+    ),
     "paper": _PAPER,
     "paper_nb201": _PAPER,
+    "paper_ptb": Experiment(
+        task="text",
+        methods=("advantage", "advantage_ema", "reinforce"),
+        search=dataclasses.replace(PTB, estimator=EstimatorConfig(zero_op=4, zero_rule="literal")),
+        text=TextConfig(streams=256, units=300, dropout=0.5, held_out=False),
+        # 100 epochs.
+        scoring=Scoring(retrain=dataclasses.replace(_PLAIN_SGD, steps=10_300), retrain_seeds=1),
+    ),
     "paper_compat": dataclasses.replace(
         _PAPER,
         search=search_config.paper_compat(NB201),

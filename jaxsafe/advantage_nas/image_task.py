@@ -3,21 +3,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxsafe.advantage_nas import retrain, supernet
 from jaxsafe.advantage_nas import space as spaces
-from jaxsafe.advantage_nas import supernet
+from jaxsafe.advantage_nas.retrain import RetrainConfig
 from jaxsafe.advantage_nas.space import Network, Space
+from jaxsafe.advantage_nas.task import Task
 from jaxsafe.advantage_nas.types import Batch, Metrics
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import field
 from jaxsafe.data import images
 
 DIGITS = "digits"
+_STATISTICS = 4  # minibatches behind the batch norms of a retrained network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +44,6 @@ class ImageConfig:
     pad: int = field(1, "Pixels by which images are moved at random; both halves.", low=0)
     valid_share: float = field(0.5, "Part of the training images that moves theta.", 0.05, 0.95)
     eval_batch: int = field(128, "Images of a minibatch when architectures are scored.", low=2)
-
-
-class Task(NamedTuple):
-    """What a search runs on.
-
-    Attributes:
-      space: of the cells.
-      network: the supernet.
-      batch: `(key, step []) -> Batch`, pure.
-      score: `(weights, choice [E]) -> {"loss", "accuracy" or "perplexity"}` on a fixed validation
-        set, pure.
-      data: names what it is, for headlines.
-    """
-
-    space: Space
-    network: Network
-    batch: Callable[[jax.Array, jax.Array], Batch]
-    score: Callable[[Any, jax.Array], Metrics]
-    data: str
 
 
 @functools.cache
@@ -97,47 +80,64 @@ def make(config: ImageConfig) -> Task:
       UserError: a folder or file is absent or damaged, or there are too few images.
     """
     found = data(config.folder)
-    space = make_space(config)
-    network = supernet.image_network(space, make_skeleton(config, found))
+    space, skeleton = make_space(config), make_skeleton(config, found)
+    network = supernet.image_network(space, skeleton)
     train, valid = images.split(found.train, 1 - config.valid_share, seed=0)
-    if len(valid.labels) < config.eval_batch:
+    if min(len(part.labels) for part in (train, valid, found.test)) < config.eval_batch:
         raise UserError(
-            f"images.eval_batch={config.eval_batch} is more than the {len(valid.labels)} images "
-            "that move theta: lower it."
+            f"images.eval_batch={config.eval_batch} is more than a part of the {found.name} has: "
+            f"lower it to {min(len(p.labels) for p in (train, valid, found.test))}."
         )
+    mean, std = jnp.asarray(found.mean), jnp.asarray(found.std)
 
     def draw(key: jax.Array, part: images.Part) -> images.Batch:
-        return images.draw_batch(
-            key, part, found.mean, found.std, config.batch_size, config.pad, found.flip
-        )
+        return images.draw_batch(key, part, mean, std, config.batch_size, config.pad, found.flip)
 
     def batch(key: jax.Array, step: jax.Array) -> Batch:
         key_train, key_valid = jax.random.split(jax.random.fold_in(key, step))
         return Batch(draw(key_train, train), draw(key_valid, valid))
 
     def score(weights: Any, choice: jax.Array) -> Metrics:
-        return score_part(network, weights, choice, valid, found, config.eval_batch)
+        return _score(network, weights, choice, _batches(valid, found, config.eval_batch))
 
-    return Task(space, network, batch, score, f"{found.name}, {len(train.labels)} images a half")
+    def train_one(key: jax.Array, choice: jax.Array, how: RetrainConfig) -> Metrics:
+        state = retrain.init(key, choice, network, how)
+        one = lambda key, step: draw(key, found.train)  # noqa: E731
+        state, _ = retrain.chunk(state, how.steps, one, network, how)
+        seen = _batches(found.train, found, config.eval_batch).images[:_STATISTICS]
+        test = images.normalise(jnp.asarray(found.test.images), mean, std)
+        labels = jnp.asarray(found.test.labels)
+        return retrain.image_score(
+            *(space, skeleton, state.weights, choice, seen, test, labels, config.eval_batch)
+        )
+
+    return Task(
+        space=space,
+        network=network,
+        batch=batch,
+        score=score,
+        train=train_one,
+        cost=lambda choice: retrain.image_cost(space, skeleton, choice),
+        measure="accuracy",
+        data=f"{found.name}, {len(train.labels):,} images for weights, {len(valid.labels):,} for "
+        "theta",
+    )
 
 
-def score_part(
-    network: Network,
-    weights: Any,
-    choice: jax.Array,
-    part: images.Part,
-    found: images.ImageSet,
-    size: int,
-) -> Metrics:
-    """`loss` and `accuracy` of one architecture over whole minibatches of a part, in its order."""
+def _batches(part: images.Part, found: images.ImageSet, size: int) -> images.Batch:
+    """Whole minibatches `[M, size, ...]` of a part in its order, normalised."""
     count = len(part.labels) // size
-    pictures = jnp.asarray(part.images[: count * size]).reshape(count, size, *found.train.images.shape[1:])
-    labels = jnp.asarray(part.labels[: count * size]).reshape(count, size)
+    pictures = jnp.asarray(part.images[: count * size]).reshape(count, size, *part.images.shape[1:])
+    pictures = images.normalise(pictures, jnp.asarray(found.mean), jnp.asarray(found.std))
+    return images.Batch(pictures, jnp.asarray(part.labels[: count * size]).reshape(count, size))
 
-    def one(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        inputs = images.Batch(images.normalise(both[0], found.mean, found.std), both[1])
-        loss, (_, metrics) = network.weight_loss(weights, choice, inputs)
+
+def _score(network: Network, weights: Any, choice: jax.Array, batches: images.Batch) -> Metrics:
+    """`loss` and `accuracy` of one architecture, batches normalising themselves as in search."""
+
+    def one(batch: images.Batch) -> tuple[jax.Array, jax.Array]:
+        loss, (_, metrics) = network.weight_loss(weights, choice, batch)
         return loss, metrics["accuracy"]
 
-    loss, accuracy = jax.lax.map(one, (pictures, labels))
+    loss, accuracy = jax.lax.map(one, batches)
     return {"loss": loss.mean(), "accuracy": accuracy.mean()}

@@ -65,6 +65,6 @@ def random_search(
     mean, sd = [], []
     for k in queries:
         weight = np.bincount(group, kept_probability(len(by), k, replacement))
-        mean.append(weight @ first)
-        sd.append(np.sqrt(max(weight @ second - mean[-1] ** 2, 0.0)))
+        mean.append(float(weight @ first))
+        sd.append(max(float(weight @ second) - mean[-1] ** 2, 0.0) ** 0.5)
     return Curve(np.asarray(queries), np.array(mean), np.array(sd))

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.advantage_nas import algorithm, image_task, tables, tabular, toy
+from jaxsafe.advantage_nas import algorithm, image_task, tables, tabular, text_task, toy
 from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
-from jaxsafe.advantage_nas.image_task import Task
 from jaxsafe.advantage_nas.tables import Table
+from jaxsafe.advantage_nas.task import Task
 from jaxsafe.advantage_nas.types import Metrics, State
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.program import Stage
@@ -27,6 +27,8 @@ def table(path: str) -> Table:
 @functools.cache
 def task(experiment: Experiment) -> Task:
     """The supernet and the data of an experiment."""
+    if experiment.task == "text":
+        return text_task.make(experiment.text)
     return image_task.make(experiment.images)
 
 
@@ -36,7 +38,7 @@ def stages(experiment: Experiment) -> list[Stage]:
     Raises:
       UserError: a file of data is absent or unsound.
     """
-    makers = {"toy": _toy, "tabular": _tabular, "images": _search}
+    makers = {"toy": _toy, "tabular": _tabular, "images": _search, "text": _search}
     return [makers[experiment.task](experiment, method) for method in experiment.methods]
 
 
@@ -106,10 +108,18 @@ def chunk(
 
 def _search(experiment: Experiment, method: str) -> Stage:
     config, on = experiments.search(experiment, method), task(experiment)
+
+    def chunk_in_turn(state: State, first: jax.Array, length: int) -> tuple[State, Metrics]:
+        # Seeds of one device one after the other: vmap would run every operation.
+        one = jax.custom_batching.sequential_vmap(
+            lambda s, i: chunk(s, i, length, experiment, method)
+        )
+        return one(state, first)
+
     return Stage(
         name=method,
         init=lambda key: algorithm.init(key, config, on.network),
-        chunk=lambda state, first, n: chunk(state, first, n, experiment, method),
+        chunk=chunk_in_turn,
         num_steps=config.total_steps,
         parameters=lambda state: state.weights,
         result=lambda state: (state.weights, state.theta, state.best),

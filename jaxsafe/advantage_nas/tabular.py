@@ -50,7 +50,7 @@ class TabularConfig:
 class Memory(struct.PyTreeNode):
     """Evolution's population, the oldest replaced first."""
 
-    place: jax.Array  # [P] int32, rows of the table
+    place: jax.Array  # [P] int32, rows of the table; [1] unless it evolves
     score: jax.Array  # [P] of selection
 
 
@@ -61,7 +61,7 @@ class TabularState(struct.PyTreeNode):
     opt_state: Any
     estimator: EstimatorState
     memory: Memory
-    order: jax.Array  # [Q] int32, what random search looks up
+    order: jax.Array  # [Q] int32, what random search looks up; others [1]
     best: jax.Array  # [] int32, row of the best so far
     best_score: jax.Array  # [] of selection
     step: jax.Array  # [] int32
@@ -91,11 +91,12 @@ def init(key: jax.Array, config: TabularConfig, table: Table) -> TabularState:
     """Returns one search before its first query. `key` is consumed."""
     key_order, key = jax.random.split(key)
     size, num_edges = table.choice.shape
-    count = config.queries if config.method == "random" else 0
+    # Of size 1 where there is no use for it: empty arrays cannot be placed on several devices.
+    count = config.queries if config.method == "random" else 1
     if count > size:
         raise UserError(f"tabular.queries={count} is more than the table's {size}: lower it.")
     theta = sampling.init_theta(num_edges, len(table.ops))
-    alive = config.population if config.method == "evolution" else 0
+    alive = config.population if config.method == "evolution" else 1
     return TabularState(
         theta=theta,
         opt_state=_optimizer(config).init(theta),
