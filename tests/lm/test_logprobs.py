@@ -44,17 +44,15 @@ def reference(params, ids, mask, completion):
 def test_completion_positions_alone_give_what_all_logits_give(rows):
     expected = reference(*rows)
     assert (expected != 0).sum() == 13
-    for model in (CONFIG, lm.apply_fn(CONFIG)):
-        for most in (None, 5):
-            score = jax.jit(lambda *a, m=model, n=most: logprobs.per_token(m, *a, max_completion=n))
-            np.testing.assert_allclose(score(*rows), expected, rtol=0, atol=2e-5)
-    sums = logprobs.sums(CONFIG, *rows, max_completion=5)
-    np.testing.assert_allclose(sums, expected.sum(1), rtol=1e-5)
+    for model, most in ((CONFIG, None), (CONFIG, 5), (lm.apply_fn(CONFIG), None)):
+        score = jax.jit(lambda *a, m=model, n=most: logprobs.per_token(m, *a, max_completion=n))
+        np.testing.assert_allclose(score(*rows), expected, rtol=0, atol=2e-5)
 
 
-def test_a_row_with_more_completion_than_room_is_not_a_number(rows):
+def test_sums_are_of_each_row_and_one_with_too_many_tokens_is_not_a_number(rows):
     found = jax.jit(lambda *a: logprobs.sums(CONFIG, *a, max_completion=4))(*rows)
-    assert np.isnan(found).tolist() == [True, False, False]
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1:], reference(*rows).sum(1)[1:], rtol=1e-5)
 
 
 def test_prompt_logits_are_not_computed(rows):
@@ -108,16 +106,11 @@ def test_packed_pieces_score_as_alone(rows):
     begins = np.zeros(packed.ids.shape, bool)
     begins[:, 1:] = packed.segment_ids[:, 1:] != packed.segment_ids[:, :-1]
     begins[:, 0] = True
-    found = logprobs.per_token(
-        CONFIG,
-        params,
-        packed.ids,
-        packed.mask,
-        packed.mask & ~begins,
-        segment_ids=jnp.asarray(packed.segment_ids),
-    )
+    score = jax.jit(lambda p, *a, s: logprobs.per_token(CONFIG, p, *a, segment_ids=s))
+    target = packed.mask & ~begins
+    found = score(params, packed.ids, packed.mask, target, s=packed.segment_ids)
     ids = batching.pad_right(pieces, 11)
     mask = np.arange(11) < np.array([[7], [4], [5]])
-    alone = logprobs.sums(CONFIG, params, ids, mask, mask & (np.arange(11) > 0))
+    alone = score(params, ids, mask, mask & (np.arange(11) > 0), s=mask.astype(np.int32)).sum(1)
     sums = [np.asarray(found)[packed.piece == i].sum() for i in range(3)]
     np.testing.assert_allclose(sums, alone, rtol=1e-5)
