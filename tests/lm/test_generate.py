@@ -28,7 +28,7 @@ def full_logits(config, params, ids, mask):
     return lm.apply_fn(config)(params, jnp.asarray(ids), jnp.asarray(mask))
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen3"])
+@pytest.mark.parametrize("family", ["mistral", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_cached_logits_are_those_of_the_whole_row(family):
     """To 1e-5 of the largest, for every token after prompts padded by 0, 3 and 7 slots."""
     config = models.FAMILIES[family]

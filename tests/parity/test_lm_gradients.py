@@ -28,8 +28,8 @@ def data():
     [
         ("llama3", {"remat": "full"}),
         ("qwen2_window", {"scan_layers": False}),
-        ("qwen3", {"remat": "dots"}),
-        ("mistral", {}),
+        pytest.param("qwen3", {"remat": "dots"}, marks=pytest.mark.slow),
+        pytest.param("mistral", {}, marks=pytest.mark.slow),
     ],
 )
 def test_every_gradient_is_torchs(kind, change, tmp_path):
