@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsafe.core import parallel
+from jaxsafe.core import checks, parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import decoder, hf_config, tensors
-from jaxsafe.lm.config import DecoderConfig
+from jaxsafe.lm.config import DTYPES, DecoderConfig
 from jaxsafe.lm.layers import Params
 
 MODULES = {
@@ -115,8 +115,10 @@ def load(
 
     Raises:
       UserError: a tensor is missing, extra, or of another shape or dtype, and is named; a file is
-        damaged; or `config.json` describes another kind of model.
+        damaged; `config.json` describes another kind of model; or an unknown dtype is asked for.
     """
+    if dtype is not None:
+        checks.check_choice("dtype", dtype, DTYPES)
     config = hf_config.read(folder)
     stored = tensors.read_folder(folder)
     plan = list(leaves(config))
@@ -195,7 +197,8 @@ def _read(
         data = stored[name].open()
         return (data.T if leaf.transposed else data)[index]
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or (slice(None),) * len(leaf.shape)
         if not leaf.stacked:
             return np.ascontiguousarray(turned(leaf.names[0], index), kind)
         names = leaf.names[index[0]]
@@ -206,6 +209,17 @@ def _read(
         return out
 
     return jax.make_array_from_callback(leaf.shape, sharding, part)
+
+
+_layer = jax.jit(lambda value, i: value[i])
+
+
+def _to_host(value: jax.Array, i: int | None) -> np.ndarray:
+    """A parameter, or layer i of it, as numpy."""
+    if all(device.platform == "cpu" for device in value.devices()) and len(value.devices()) == 1:
+        data = np.asarray(value)  # no copy
+        return data if i is None else data[i]
+    return np.asarray(parallel.to_host(value if i is None else _layer(value, i)))
 
 
 def named_tensors(config: DecoderConfig, params: Params) -> dict[str, tensors.Pending]:
@@ -220,8 +234,8 @@ def named_tensors(config: DecoderConfig, params: Params) -> dict[str, tensors.Pe
             raise UserError(f"{path} is {value.shape}: the config asks for {leaf.shape}.")
         for i, name in enumerate(leaf.names):
 
-            def make(value=value, i=i, leaf=leaf) -> np.ndarray:
-                data = np.asarray(parallel.to_host(value[i] if leaf.stacked else value))
+            def make(value=value, i=i if leaf.stacked else None, leaf=leaf) -> np.ndarray:
+                data = _to_host(value, i)
                 return data.T if leaf.transposed else data
 
             found[name] = tensors.Pending(np.dtype(value.dtype), _stored_shape(leaf), make)
