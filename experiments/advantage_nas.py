@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches architectures by AdvantageNAS and its baselines, and scores and retrains what is found.
 
-Presets: demo (the NAS-Bench-201 cell on scikit-learn's digits, two cores, minutes), digits (the same
+Presets: demo (NAS-Bench-201's cell on scikit-learn's digits, two cores, minutes), digits (the same
 at length, all methods), toy (the paper's teacher and student, all methods), tabular (query search
 on a table of accuracies: --table), text (a small recurrent cell: --text.folder), paper or
 paper_nb201 (published values: --images.folder), paper_ptb (likewise: --text.folder), paper_compat

@@ -24,6 +24,11 @@ def examples(text: str) -> list[str]:
 
 # What must hold after each example, in the order of the pages.
 CHECKS = {
+    "advantage_nas-0": (
+        "assert abs(report.truth[0, 0] + 0.0525) < 1e-6 and abs(report.mean[0, 0] - 0.245) < 1e-6\n"
+        "assert gradient.shape == (1, 2)"
+    ),
+    "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
     "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
     "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.advantage_nas import algorithm, estimators, losses, optimizers
-from jaxsafe.advantage_nas.config import METHODS, NB201, PTB, Config, EstimatorConfig
+from jaxsafe.advantage_nas.config import NB201, PTB, Config, EstimatorConfig
 from tests.advantage_nas.worlds import NETWORK, batch
 
 CONFIG = Config(epochs=4, freeze_epochs=1, steps_per_epoch=3)
@@ -95,12 +95,10 @@ def test_one_step_is_the_estimate_and_the_gradient_done_by_hand():
     assert after.best.loss == pytest.approx(float(info.loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_steps(method):
-    config = with_method(method, freeze_epochs=0)
-    states, metrics = run(config, 3)
-    moved = not jnp.array_equal(states[0].theta, states[-1].theta)
-    assert moved == (method != "random")
+@pytest.mark.parametrize("method", ["counterfactual", "rloo", "gdas", "darts", "proxyless"])
+def test_other_methods_take_steps_too(method):
+    states, metrics = run(with_method(method, freeze_epochs=0), 2)
+    assert not jnp.array_equal(states[0].theta, states[-1].theta)
     assert all(np.isfinite(v) for row in metrics for v in row.values())
     assert "weights/accuracy" in metrics[0]
 
@@ -123,10 +121,8 @@ def test_the_temperature_falls_over_thetas_steps():
     assert algorithm.estimator_config(config).tau_steps == 42
 
 
-@pytest.mark.parametrize("method", ["advantage", "counterfactual"])
-def test_the_search_leaves_out_the_operation_that_gives_nothing_to_learn_with(method):
-    """With a shared network the first edge is best as tanh or as itself, never as zero twice."""
-    config = with_method(method, epochs=40, freeze_epochs=5, steps_per_epoch=10, theta_lr=0.05)
+def test_a_search_learns_and_makes_up_its_mind():
+    config = with_method("advantage", epochs=40, freeze_epochs=5, steps_per_epoch=10, theta_lr=0.05)
 
     def whole(key):
         def one(state, i):

@@ -200,6 +200,7 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
     assert_same_rows(cut, whole)
 
 
+@pytest.mark.slow
 def test_a_recurrent_cell_is_searched_retrained_and_drawn(tmp_path):
     text = tmp_path / "text"
     text.mkdir()
