@@ -63,7 +63,9 @@ def integrate(
     # Where each slope is taken, along the last one, and what it counts for.
     stages = jnp.array([[0, 1 / 6], [1 / 2, 1 / 3], [1 / 2, 1 / 3], [1, 1 / 6]], theta.dtype)
 
-    def one(at: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+    def one(at: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del number
+
         def slope(carry: tuple[jax.Array, jax.Array], stage: jax.Array):
             last, total = carry
             now = field(at + step * stage[0] * last)
