@@ -18,20 +18,21 @@ from absl import app, flags
 from benchmarks import timing
 
 FLAGS = flags.FLAGS
-timing.define_flags(repeats=20)
+timing.define_flags(repeats=10)
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 flags.DEFINE_bool("dense", True, "Measure our dense form too.")
 flags.DEFINE_list("forms", ["unrolled", "scan"], "Sparse forms to measure.")
 flags.DEFINE_list("sizes", ["8x1x32", "16x5x64"], "Channels x cells x batch of each setting.")
+flags.DEFINE_integer("chunk", 4, "Steps of one call of ours, as the search's loop makes them.")
 flags.DEFINE_integer("image", 32, "Rows and columns of the images.")
 flags.DEFINE_bool("native", False, "JAX's own gradients of convolutions (for GPUs).")
 
 EDGES, STEPS = 6, 390 * 90
 
 
-def architectures(count: int, operations: int, seed: int = 0) -> np.ndarray:
-    """Random architectures `[count, E]`."""
-    return np.random.default_rng(seed).integers(0, operations, (count, EDGES)).astype(np.int32)
+def architectures(shape: tuple[int, ...], operations: int, seed: int = 0) -> np.ndarray:
+    """Random architectures `[..., E]`."""
+    return np.random.default_rng(seed).integers(0, operations, (*shape, EDGES)).astype(np.int32)
 
 
 class Ours:
@@ -56,10 +57,13 @@ class Ours:
         )
         network = supernet.image_network(space.nas_bench_201(native=FLAGS.native), skeleton)
 
-        def step(state, data, choice):
+        def step(state, choice, data):
             # So far from level that the architecture drawn is the one given.
             theta = 1e3 * jax.nn.one_hot(choice, network.num_ops)
             return algorithm.update(state.replace(theta=theta), data, setting, network)
+
+        def steps(state, choices, data):
+            return jax.lax.scan(lambda state, choice: step(state, choice, data), state, choices)
 
         keys = jax.random.split(jax.random.key(0), 3)
         self.data = Batch(
@@ -69,16 +73,16 @@ class Ours:
             )
         )
         self.state = jax.jit(lambda key: algorithm.init(key, setting, network))(keys[2])
-        choice = jnp.zeros(EDGES, jnp.int32)
+        choices = jnp.zeros((FLAGS.chunk, EDGES), jnp.int32)
         self.program, self.compile_s = timing.compiled(
-            step, self.state, self.data, choice, donate_argnums=0
+            steps, self.state, choices, self.data, donate_argnums=0
         )
         self.temporary_mb = self.program.memory_analysis().temp_size_in_bytes / 1e6
         self.block = jax.block_until_ready
 
-    def step(self, choice: np.ndarray) -> None:
-        """One search step of an architecture `[E]`."""
-        self.state, metrics = self.program(self.state, self.data, choice)
+    def steps(self, choices: np.ndarray) -> None:
+        """A search step of each architecture `[chunk, E]`."""
+        self.state, metrics = self.program(self.state, choices, self.data)
         self.block(metrics)
 
 
@@ -97,9 +101,10 @@ class Theirs:
         names = NAS_BENCH_201[:4]
         self.learner = torch_gdas.Learner(names, channels, cells, batch, FLAGS.image, STEPS)
 
-    def step(self, choice: np.ndarray) -> None:
-        """One search step of an architecture `[E]`."""
-        self.learner.step(choice.tolist(), choice.tolist(), self.lean)
+    def steps(self, choices: np.ndarray) -> None:
+        """A search step of each architecture `[chunk, E]`."""
+        for choice in choices.tolist():
+            self.learner.step(choice, choice, self.lean)
 
 
 def engines(channels: int, cells: int, batch: int, threads: int) -> list:
@@ -114,19 +119,19 @@ def engines(channels: int, cells: int, batch: int, threads: int) -> list:
 
 
 def measure(running: list, choices: np.ndarray) -> list[dict]:
-    """Steps a second of each engine over architectures `[n, E]`, in turns, the first not counted.
+    """Steps a second of each engine over architectures `[n, chunk, E]`, in turns.
 
-    The rate is over the sum of the times, since architectures differ in cost; `low` and `high` are
-    quartiles over single architectures.
+    The first turn is not counted. The rate is over the sum of the times, since architectures differ
+    in cost; `low` and `high` are quartiles over turns.
     """
     seconds = np.zeros((len(choices), len(running)))
-    for i, choice in enumerate(choices):
+    for i, chosen in enumerate(choices):
         for j, engine in enumerate(running):
             start = time.perf_counter()
-            engine.step(choice)
+            engine.steps(chosen)
             seconds[i, j] = time.perf_counter() - start
     rows = []
-    for engine, taken in zip(running, seconds[1:].T, strict=True):
+    for engine, taken in zip(running, seconds[1:].T / FLAGS.chunk, strict=True):
         low, high = np.percentile(1 / taken, [25, 75])
         rate = {"rate": len(taken) / taken.sum(), "low": low, "high": high, "n": len(taken)}
         memory = {"compile_s": engine.compile_s, "temporary_mb": engine.temporary_mb}
@@ -142,8 +147,8 @@ def worker(cores: int) -> list[dict]:
         setting = tuple(map(int, size.split("x")))
         running = engines(*setting, cores)
         chosen = {
-            "random": architectures(FLAGS.repeats + 1, 4),
-            "3x3": np.full((FLAGS.repeats // 2 + 2, EDGES), 2, np.int32),
+            "random": architectures((FLAGS.repeats + 1, FLAGS.chunk), 4),
+            "3x3": np.full((FLAGS.repeats // 2 + 2, FLAGS.chunk, EDGES), 2, np.int32),
         }
         for edges, choices in chosen.items():
             label = {"cores": cores, "size": size, "edges": edges}
@@ -157,7 +162,7 @@ def main(argv):
     timing.main(
         "advantage_nas_step",
         worker,
-        ["torch", "dense", "forms", "sizes", "image", "native"],
+        ["torch", "dense", "forms", "sizes", "chunk", "image", "native"],
         "search steps/s (weight half and architecture half), NAS-Bench-201 supernet with 4 "
         "candidates; size is channels x cells x batch; PyTorch runs GDAS on the same architectures",
     )
