@@ -2,6 +2,7 @@
 """The supernet is NAS-Bench-201's, in all its forms, and sparse."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -180,8 +181,22 @@ def test_it_needs_a_sixth_of_the_dense_forms_memory():
             choice = jax.ShapeDtypeStruct((6,), jnp.int32)
             lowered = jax.jit(jax.grad(value, by)).lower(weights, gates, choice, batch)
             planned[half] = lowered.compile().memory_analysis().temp_size_in_bytes
-    print(planned)
     assert planned["dense"] > 6 * max(planned["weights"], planned["gates"])
+
+
+@pytest.mark.parametrize("form", supernet.FORMS)
+def test_every_convolution_has_the_layout_that_is_fast_in_control_flow(form):
+    """Forward and backward, stem and blocks too: searches scan over steps. Nothing is compiled."""
+    network = image_network(nas_bench_201(), dataclasses.replace(SMALL, form=form))
+    weights = jax.eval_shape(network.init, jax.random.key(0))
+
+    def step(weights, choice, batch):
+        return jax.grad(lambda w: network.weight_loss(w, choice, batch)[0])(weights)
+
+    text = jax.jit(step).lower(weights, jnp.asarray(CHOICE), draw()).as_text()
+    layouts = re.findall(r"stablehlo.convolution.*?dim_numbers = (\S+ ?.*?)\s*,\s*window", text)
+    assert len(layouts) > 3 * 6 * (2 if form == "unrolled" else 1)
+    assert set(layouts) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_images_and_skeletons_that_do_not_fit_are_named():
