@@ -16,6 +16,10 @@
   retrained_per_seed        `accuracy` or `perplexity` on the test set of each architecture, trained
                             from scratch: a list per seed, one number per training; and their mean
                             and deviation over architectures, `retrained_mean`, `retrained_sd`
+  equal_time_step           the last row of the method at the time at which the quickest one ended
+  equal_time_retrained_per_seed, equal_time_retrained_mean, equal_time_retrained_sd
+                            as `retrained`, of the architectures of that row; none of these where
+                            they are not asked for, or the method's time is not known
   parameters_per_seed, multiply_adds_per_seed
                             of the architectures
   rank_correlation          Spearman's, between the first supernet's validation loss of random

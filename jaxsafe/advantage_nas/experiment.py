@@ -30,6 +30,9 @@ class Scoring:
     retrain_seeds: int = field(
         2, "Trainings from scratch of each architecture found; 0: none.", low=0
     )
+    equal_time: bool = field(
+        False, "Also train from scratch what each method had found when the quickest one ended."
+    )
     ranked: int = field(
         0,
         "Random architectures whose rank by the first supernet is compared with retraining.",
@@ -82,7 +85,7 @@ PRESETS = {
     "digits": Experiment(
         methods=METHODS,
         search=Config(epochs=60, freeze_epochs=20),
-        scoring=Scoring(retrain_seeds=5, ranked=50),
+        scoring=Scoring(retrain_seeds=5, ranked=50, equal_time=True),
     ),
     "text": Experiment(
         task="text",
@@ -145,3 +148,8 @@ def validate_experiment(experiment: Experiment) -> None:
         tabular.validate(experiment.tabular)
     else:
         search_config.validate(experiment.search)
+    if experiment.scoring.equal_time and not experiment.scoring.retrain_seeds:
+        raise checks.UserError(
+            "scoring.equal_time=True compares what is trained from scratch, and "
+            "scoring.retrain_seeds=0 trains nothing: raise it."
+        )

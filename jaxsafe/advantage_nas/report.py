@@ -18,9 +18,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats as scipy_stats
 
-from jaxsafe.advantage_nas import drawing, evaluate, oracle, stages
+from jaxsafe.advantage_nas import drawing, equal_time, evaluate, oracle, stages
+from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
-from jaxsafe.core import metrics, plots, tables
+from jaxsafe.core import metrics, plots, run, tables
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
@@ -161,11 +162,16 @@ def _oracle_line(lines, selection, score) -> tuple[np.ndarray, np.ndarray]:
 def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
     task = stages.task(experiment)
     cells = stages.table(experiment.table) if experiment.table else None
+    within = {}
+    if experiment.scoring.equal_time:
+        within = equal_time.steps_within(run.last_timing(folder), list(results))
     rows, lines = [], {}
     for method, result in results.items():
         found = evaluate.find(result, method, task, experiment.scoring, seeds)
         rows.append(evaluate.row(method, found, task, cells))
         rows[-1] |= _trained(result, found, task, experiment, seeds)
+        if method in within:
+            rows[-1] |= _in_time(folder, within[method], rows[-1], task, experiment, seeds)
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         lines[NAMES[method]] = curve(folder, method, "weights/loss", "search_steps")
         way(folder.plots / f"theta_{method}.png", folder, method, task.space, seeds)
@@ -183,17 +189,39 @@ def _trained(result, found, task, experiment: Experiment, seeds: range) -> dict[
     """What training from scratch adds to a method's row."""
     scoring, told = experiment.scoring, {}
     if scoring.retrain_seeds:
-        values = evaluate.retrained(found.choice, task, scoring, seeds.start, scoring.retrain_seeds)
-        means = values.mean(axis=1)
-        told = {
-            "retrained_per_seed": values.tolist(),
-            "retrained_mean": float(means.mean()),
-            "retrained_sd": float(means.std(ddof=1)) if len(means) > 1 else 0.0,
-        }
+        told = _retrained(found.choice, task, experiment, seeds)
     if scoring.ranked:
         correlation = evaluate.rank_correlation(result, task, scoring, seeds.start)
         told["rank_correlation"] = correlation
     return told
+
+
+def _retrained(choice: np.ndarray, task, experiment: Experiment, seeds: range) -> dict[str, Any]:
+    scoring = experiment.scoring
+    values = evaluate.retrained(choice, task, scoring, seeds.start, scoring.retrain_seeds)
+    means = values.mean(axis=1)
+    return {
+        "retrained_per_seed": values.tolist(),
+        "retrained_mean": float(means.mean()),
+        "retrained_sd": float(means.std(ddof=1)) if len(means) > 1 else 0.0,
+    }
+
+
+def _in_time(
+    folder: Folder, step: int, row: dict[str, Any], task, experiment: Experiment, seeds: range
+) -> dict[str, Any]:
+    """What training from scratch gives of a method's architectures of an earlier row."""
+    config = experiments.search(experiment, row["method"])
+    if step >= config.total_steps:
+        at, told = config.total_steps, {n: x for n, x in row.items() if n.startswith("retrained")}
+    elif row["method"] == "random":
+        return {}
+    else:
+        earlier = equal_time.architectures(folder, row["method"], step, task.space, seeds)
+        if earlier is None:
+            return {}
+        at, told = earlier[0], _retrained(earlier[1], task, experiment, seeds)
+    return {"equal_time_step": at} | {f"equal_time_{n}": x for n, x in told.items()}
 
 
 def render(
@@ -231,6 +259,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if "retrained_mean" in r:
             line["retrained, test"] = r["retrained_mean"]
             line["sd "] = r["retrained_sd"]
+        if any("equal_time_step" in other for other in rows):
+            line["at equal time"] = r.get("equal_time_retrained_mean", "-")
+            line["step"] = r.get("equal_time_step", "-")
         if "rank_correlation" in r:
             line["rank correlation"] = r["rank_correlation"]
         line["parameters"] = float(np.mean(r["parameters_per_seed"]))

@@ -143,6 +143,8 @@ def _train(
                 trained = loop.train(p, folder, stop)
                 if trained.run_s or p.stage.name not in timing:
                     timing[p.stage.name] = trained.timing()
+                    if parallel.is_main_process():
+                        run.write_timing(folder, timing)
                 results[p.stage.name] = parallel.to_host(p.stage.result(trained.state))
                 # One stage's state goes before the next one's is made.
                 del trained

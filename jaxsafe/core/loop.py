@@ -76,12 +76,12 @@ class Trained:
     unit: str
 
     def timing(self) -> dict[str, Any]:
-        """The stage's entry in `summary.json`."""
+        """The stage's entry in `timing.json`."""
         return {
             "steps": self.steps,
             "compile_s": round(self.compile_s, 2),
             "run_s": round(self.run_s, 2),
-            "rate": round(self.rate, 1),
+            "rate": float(f"{self.rate:.5g}"),
             "unit": f"{self.unit}/s",
         }
 

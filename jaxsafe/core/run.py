@@ -7,9 +7,10 @@ A run folder holds
                   command that does the same run again
   metrics.jsonl   training rows, one per stage, step and seed
   eval.jsonl      scores of finished policies
+  timing.json     what each stage trained so far took: `steps`, `compile_s`, `run_s`, `rate`, `unit`
   summary.json    `{"schema": 1, "system", "status", "stages", "results", "command", "versions",
-                  "device", "git", "date"}`; `stages[name]` has `steps`, `compile_s`, `run_s`,
-                  `rate` and `unit`; `results` is a list of flat rows, one per method
+                  "device", "git", "date"}`; `stages` are those of `timing.json`; `results` is a
+                  list of flat rows, one per method
   checkpoints/    <stage>/<step>, whole states
   models/         finished language models as Hugging Face folders, of systems that train some
   plots/          pictures
@@ -33,7 +34,10 @@ from jaxsafe.core.provenance import provenance
 C = TypeVar("C")
 SCHEMA = 1
 # The record is last: while it stands, an overwrite that was cut short can be done again.
-_OWN = ("metrics.jsonl", "eval.jsonl", "summary.json", "log.txt", "config.json")
+_OWN = (
+    *("metrics.jsonl", "eval.jsonl", "timing.json", "summary.json", "log.txt"),
+    "config.json",
+)
 _OWN_FOLDERS = ("checkpoints", "models", "plots", "tensorboard")
 # Options of one invocation, which a resumed run does not inherit.
 _INVOCATION = (
@@ -66,6 +70,11 @@ class Folder:
     def evals(self) -> pathlib.Path:
         """Scores."""
         return self.path / "eval.jsonl"
+
+    @property
+    def timing(self) -> pathlib.Path:
+        """What the stages took."""
+        return self.path / "timing.json"
 
     @property
     def summary(self) -> pathlib.Path:
@@ -244,8 +253,13 @@ def write_record(
 
 
 def last_timing(folder: Folder) -> dict[str, Any]:
-    """What the stages took when they were last trained, by the summary that is there, if any."""
-    return json.loads(folder.summary.read_text())["stages"] if folder.summary.exists() else {}
+    """What the stages took when they were last trained; no entry for one that is not trained."""
+    return json.loads(folder.timing.read_text()) if folder.timing.exists() else {}
+
+
+def write_timing(folder: Folder, stages: Mapping[str, Any]) -> None:
+    """Writes `timing.json`."""
+    write_json(folder.timing, dict(stages))
 
 
 def write_summary(

@@ -16,7 +16,8 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from tests.core import toy
 
-OWN = ["checkpoints", "config.json", "eval.jsonl", "log.txt", "metrics.jsonl", "summary.json"]
+OWN = ["checkpoints", "config.json", "eval.jsonl", "log.txt", "metrics.jsonl"]
+OWN += ["summary.json", "timing.json"]
 
 
 def resolve(*arguments):
@@ -52,7 +53,7 @@ def test_new_folders_are_made_with_their_parents(tmp_path):
 
 def test_overwrite_removes_what_is_its_own_and_nothing_else(tmp_path):
     out = make_run(tmp_path / "run")
-    for name in ("metrics.jsonl", "eval.jsonl", "summary.json", "log.txt", "notes.md"):
+    for name in (*OWN[2:], "notes.md"):
         (out / name).write_text("x")
     for name in ("checkpoints/line/5", "models/a", "plots", "tensorboard", "mine"):
         (out / name).mkdir(parents=True)

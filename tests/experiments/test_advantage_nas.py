@@ -64,8 +64,8 @@ def table(tmp_path_factory):
 
 def test_a_run_of_the_toy_leaves_what_the_readme_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt"),
-        *("checkpoints", "plots"),
+        *("config.json", "metrics.jsonl", "eval.jsonl", "timing.json", "log.txt"),
+        *("summary.json", "checkpoints", "plots"),
     }
     rows = json_rows(finished / "metrics.jsonl")
     assert [(r["stage"], r["step"], r["seed"]) for r in rows] == [

@@ -50,8 +50,8 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_the_readme_promises(finished):
     names = {p.name for p in finished.iterdir()}
     assert names == {
-        *("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt"),
-        *("checkpoints", "plots"),
+        *("config.json", "metrics.jsonl", "eval.jsonl", "timing.json", "log.txt"),
+        *("summary.json", "checkpoints", "plots"),
     }
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["seed"]) for row in rows] == [

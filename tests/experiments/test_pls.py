@@ -45,8 +45,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_in_a_world_leaves_what_the_readme_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt"),
-        *("checkpoints", "plots"),
+        *("config.json", "metrics.jsonl", "eval.jsonl", "timing.json", "log.txt"),
+        *("summary.json", "checkpoints", "plots"),
     }
     rows = json_rows(finished / "metrics.jsonl")
     assert [(r["step"], r["seed"]) for r in rows] == [
