@@ -206,15 +206,22 @@ def stage_of(experiment: Experiment, data: str, temperature: float) -> Stage:
 _SFT = Stage(
     loss="sft", epochs=6, batch_size=64, optimiser=Optimiser(learning_rate=3e-3, warmup_ratio=0.05)
 )
-_ALIGN = Stage(epochs=4, batch_size=64, optimiser=Optimiser(learning_rate=1e-3, warmup_ratio=0.05))
-_DEMO = Experiment(sft=_SFT, helpful=_ALIGN, safe=_ALIGN, text=Text(max_prompt=30, max_length=48))
+_ALIGN = Stage(epochs=4, batch_size=64, optimiser=Optimiser(learning_rate=3e-4, warmup_ratio=0.05))
+# Scores reach 4, so a beta of 1 asks for log-ratios that a small policy can take on.
+_DEMO = Experiment(
+    sft=_SFT,
+    helpful=dataclasses.replace(_ALIGN, temperature=1.0),
+    safe=_ALIGN,
+    ratios=(0.25,),
+    text=Text(max_prompt=30, max_length=48),
+)
 _SEVEN_B = Optimiser(learning_rate=2e-5, warmup_ratio=0.03)
 
 PRESETS = {
     "demo": _DEMO,
     "study": dataclasses.replace(
         _DEMO,
-        ratios=(0.2, 0.1, 0.05),
+        ratios=(0.5, 0.25, 0.125),
         model=Model(hidden_size=192, layers=4, heads=6, kv_heads=6, intermediate_size=512),
     ),
     "known_answers": Experiment(source="tables"),
