@@ -71,15 +71,8 @@ format: .venv/.test ## rewrite the sources in house style
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
 
-bench: .venv/.test ## measure updates, environment steps, scoring and searches
-	$(BIN) -m benchmarks.m2td3_updates
-	$(BIN) -m benchmarks.mjx_steps
-	$(BIN) -m benchmarks.grid_evaluation
-	$(BIN) -m benchmarks.pls_search
-	$(BIN) -m benchmarks.cdt
-	$(BIN) -m benchmarks.lm_generate
-	$(BIN) -m benchmarks.sacpo_dpo
-	$(BIN) -m benchmarks.advantage_nas_step
+bench: .venv/.test ## measure every kernel, beside the libraries that are installed
+	$(BIN) -m benchmarks.run --peers
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

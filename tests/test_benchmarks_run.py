@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One page over all benchmarks, with ratios between rows of the same setting."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import run, timing
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def page(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_ratio_is_between_rows_of_one_setting():
+    kernel = run.Kernel("steps/s", "by", free=("batch",))
+    rows = [
+        {"cores": 1, "by": "jaxsafe", "batch": 8, "rate": 30.0, "compile_s": 2.0},
+        {"cores": 1, "by": "torch", "batch": 9, "rate": 10.0, "compile_s": 0.0},
+        {"cores": 2, "by": "jaxsafe, two", "batch": 8, "rate": 50.0, "compile_s": 2.0},
+        {"cores": 2, "by": "torch", "batch": 8, "rate": 20.0, "compile_s": 0.0},
+        {"cores": 4, "by": "jaxsafe", "batch": 8, "rate": 60.0, "compile_s": 2.0},
+    ]
+    told = run.with_ratios(rows, kernel)
+    assert [line.get("x torch") for line in told] == ["3", None, "2.5", None, None]
+    assert told[1] == rows[1]
+
+
+@pytest.mark.parametrize("name", run.KERNELS)
+def test_kernels_describe_benchmarks_that_are_there(name):
+    """They know the flags that leave out peers, and committed rows tell ours from others."""
+    kernel, source = run.KERNELS[name], (ROOT / f"benchmarks/{name}.py").read_text()
+    for flag in kernel.alone:
+        word, equals, _ = flag.removeprefix("--").partition("=")
+        assert f'"{word if equals else word.removeprefix("no")}"' in source
+    for result in run.read([name]).values():
+        ours = [run.is_ours(row, kernel) for row in result["rows"]]
+        assert any(ours) and all(row["rate"] > 0 for row in result["rows"])
+
+
+def test_the_page_tells_what_is_there_and_what_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    row = {"cores": 1, "by": "jaxsafe", "batch": 1, "unequal": False, "rate": 5.0}
+    result = {"note": "tokens", "cpu": "some", "date": "2026-01-02", "rows": [row]}
+    (tmp_path / "lm_generate.json").write_text(json.dumps(result))
+    found = run.read(run.KERNELS)
+    assert list(found) == ["lm_generate"]
+    text = run.page(found, ["cdt"])
+    assert "## lm_generate\n\ntokens. some, 2026-01-02" in text and "| 1 | jaxsafe | 1 |" in text
+    assert text.endswith("Not run: cdt.\n")
+    assert run.picture(tmp_path / "a.png", found).read_bytes().startswith(b"\x89PNG")
+
+
+def test_committed_results_make_a_page(tmp_path):
+    done = page("--tables", "--only=pls_search", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "x BoTorch" in (tmp_path / "benchmarks.md").read_text()
+    assert (tmp_path / "benchmarks.png").exists()
+
+
+def test_a_typo_is_one_line():
+    done = page("--only=pls_serch")
+    assert done.returncode == 2 and done.stderr == ""
+    assert done.stdout.startswith("error: --only=pls_serch is no benchmark: choose among m2td3_up")
