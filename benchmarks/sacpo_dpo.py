@@ -23,6 +23,7 @@ timing.define_flags(repeats=9)
 flags.DEFINE_integer("pairs", 8, "Pairs of an update.")
 flags.DEFINE_integer("tokens", 256, "Tokens of a row, half of them the prompt's.")
 flags.DEFINE_integer("layers", 4, "Layers of the model.")
+flags.DEFINE_bool("share", True, "Run a pair's prompt once for both answers, as the binary does.")
 flags.DEFINE_bool("trl", True, "Measure TRL too, if installed.")
 
 RATE, BETA, FIRST_WORD = 1e-4, 0.1, 3
@@ -67,20 +68,22 @@ def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int)
 
     from jaxsafe.lm import hf
     from jaxsafe.lm.optimiser import Optimiser
-    from jaxsafe.sacpo import algorithm
+    from jaxsafe.sacpo import algorithm, batches, experiment
     from jaxsafe.sacpo.config import Config, Stage
     from jaxsafe.sacpo.types import Batch
 
     model, params = hf.load(folder)
+    model = experiment.decoder_config(experiment.Model(folder=str(folder)), model.vocab_size)
     how = Optimiser(learning_rate=RATE, schedule="constant", warmup_ratio=0.0)
     stage = Stage(
         loss="dpo", temperature=BETA, batch_size=FLAGS.pairs, reference=reference, optimiser=how
     )
     half = FLAGS.tokens // 2
-    config = Config(model, stage, 10**6, max_completion=FLAGS.tokens - half)
     ids = jnp.asarray(ids[: FLAGS.pairs], jnp.int32)
     answer = jnp.broadcast_to(jnp.arange(FLAGS.tokens) >= half, ids.shape)
     batch = Batch(ids, jnp.ones_like(answer), answer)
+    shared = batches.shared_prompt(batch) if FLAGS.share else None
+    config = Config(model, stage, 10**6, max_completion=FLAGS.tokens - half, max_prompt=shared)
     state = algorithm.init(jax.random.key(0), config, params)
     if reference == "cached":
         sums = jax.jit(algorithm.answer_sums, static_argnums=2)
@@ -149,7 +152,7 @@ def main(argv):
     timing.main(
         "sacpo_dpo",
         worker,
-        ["pairs", "tokens", "layers", "trl"],
+        ["pairs", "tokens", "layers", "share", "trl"],
         f"DPO updates/s, Llama of 5.26M parameters ({FLAGS.layers} layers), {FLAGS.pairs} pairs of "
         f"{FLAGS.tokens} tokens, float32, AdamW",
     )

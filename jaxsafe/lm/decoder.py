@@ -141,6 +141,7 @@ class Decoder(nn.Module):
         mask: jax.Array | None = None,
         segment_ids: jax.Array | None = None,
         positions: jax.Array | None = None,
+        prefix: bool = False,
     ) -> jax.Array:
         """What the head reads, `[B, T, H]` after the last norm.
 
@@ -150,6 +151,8 @@ class Decoder(nn.Module):
           segment_ids: `[B, T]`, equal within each piece packed into a row; pieces do not see
             each other.
           positions: `[B, T]` of the rotation; None counts the tokens of each row or piece.
+          prefix: piece 0 of a row is the beginning of each of its other pieces, whose positions
+            go on from it; `positions` are given then.
         """
         c = self.config
         mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
@@ -157,7 +160,9 @@ class Decoder(nn.Module):
             positions = layers.count_positions(mask, segment_ids)
         tables = layers.rope_tables(positions, c)
         seen = {
-            flag: layers.visible(mask, segment_ids, c.sliding_window if flag else None)
+            flag: layers.visible(
+                mask, segment_ids, c.sliding_window if flag else None, positions if prefix else None
+            )
             for flag in set(c.windows())
         }
 
@@ -181,7 +186,7 @@ class Decoder(nn.Module):
         tied = self.config.tie_embeddings
         held: Any = self.get_variable("params", "embed" if tied else "head")
         kernel = (held.T if tied else held["kernel"]).astype(hidden.dtype)
-        return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+        return layers.product(hidden, kernel, wide=True)
 
 
 def init(key: jax.Array, config: DecoderConfig) -> Params:

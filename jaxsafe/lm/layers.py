@@ -25,9 +25,21 @@ def rms(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     return (wide * scale.astype(jnp.float32)).astype(x.dtype)
 
 
+def product(x: jax.Array, kernel: jax.Array, wide: bool = False) -> jax.Array:
+    """`x W` `[..., O]` of `x` `[..., I]`; `wide` asks for float32.
+
+    As one matrix of rows: XLA for CPUs computes the weights' gradient twice as fast so. On a mesh
+    the rows' axes stay apart, as they are spread apart.
+    """
+    dtype = jnp.float32 if wide else None
+    rows = x if _on_mesh() else x.reshape(-1, x.shape[-1])
+    y = jnp.matmul(rows, kernel, preferred_element_type=dtype)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def linear(x: jax.Array, layer: Params, dtype: jnp.dtype) -> jax.Array:
     """`x W + b` `[..., O]` of `x` `[..., I]`, plus `(x A) B` where an adapter is attached."""
-    y = x @ layer["kernel"].astype(dtype)
+    y = product(x, layer["kernel"].astype(dtype))
     if "bias" in layer:
         y = y + layer["bias"].astype(dtype)
     if "a" in layer:
@@ -76,11 +88,14 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Arr
       seen: `[B, T, S]` bool. A query that sees nothing gets a finite mean of the values.
     """
     batch, length, heads, width = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], -1, width)
-    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    # Heads ahead of tokens: in products over the last two axes CPUs are a third faster.
+    grouped = jnp.moveaxis(q.reshape(batch, length, k.shape[2], -1, width), 1, 3)
+    k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+    scores = jnp.einsum("bkgtd,bksd->bkgts", grouped, k, preferred_element_type=jnp.float32)
     scores = jnp.where(seen[:, None, None], scores * width**-0.5, FAR)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(batch, length, heads, width)
+    mixed = jnp.einsum("bkgts,bksd->bkgtd", weights, v)
+    return jnp.moveaxis(mixed, 3, 1).reshape(batch, length, heads, width)
 
 
 def count_positions(mask: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
@@ -101,7 +116,10 @@ def count_positions(mask: jax.Array, segment_ids: jax.Array | None = None) -> ja
 
 
 def visible(
-    mask: jax.Array, segment_ids: jax.Array | None = None, window: int | None = None
+    mask: jax.Array,
+    segment_ids: jax.Array | None = None,
+    window: int | None = None,
+    prefixed: jax.Array | None = None,
 ) -> jax.Array:
     """Which key a query sees, `[B, T, T]` bool: tokens of its piece, up to itself, in the window.
 
@@ -109,13 +127,16 @@ def visible(
       mask: `[B, T]` bool, true at tokens.
       segment_ids: `[B, T]`, as in `count_positions`.
       window: how many of the newest keys, the query's own among them; None for all.
+      prefixed: `[B, T]` positions, where piece 0 of a row is the beginning of each of its other
+        pieces: these see it too, and positions tell who is before whom.
     """
-    slots = jnp.arange(mask.shape[1])
-    age = slots[:, None] - slots
+    slots = jnp.arange(mask.shape[1]) if prefixed is None else prefixed
+    age = slots[..., :, None] - slots[..., None, :]
     near = age >= 0 if window is None else (age >= 0) & (age < window)
     seen = near & mask[:, None, :]
     if segment_ids is not None:
-        seen &= segment_ids[:, :, None] == segment_ids[:, None, :]
+        same = segment_ids[:, :, None] == segment_ids[:, None, :]
+        seen &= same if prefixed is None else same | (segment_ids[:, None, :] == 0)
     return seen
 
 

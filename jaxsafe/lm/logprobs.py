@@ -78,23 +78,93 @@ def per_token(
         scores = _scores(logits, ids[:, 1:])
         return jnp.pad(jnp.where(targets, scores, 0.0), ((0, 0), (1, 0)))
     size = ids.shape[1] - 1 if max_completion is None else min(max_completion, ids.shape[1] - 1)
-    network, variables = Decoder(model), {"params": params}
-    hidden = jnp.asarray(network.apply(variables, ids, mask, segment_ids, method="hidden"))
+    hidden = jnp.asarray(
+        Decoder(model).apply({"params": params}, ids, mask, segment_ids, method="hidden")
+    )
     # Slots of completion tokens in order, those of no completion behind them.
     slots = jnp.argsort(~targets, axis=1, stable=True)[:, :size]
     wanted = jnp.take_along_axis(targets, slots, axis=1)
     hidden = jnp.take_along_axis(hidden, slots[..., None], axis=1)
     following = jnp.take_along_axis(ids[:, 1:], slots, axis=1)
-
-    def head(rows: jax.Array) -> jax.Array:
-        return jnp.asarray(network.apply(variables, rows, method="head"))
-
-    found = _chunked(head, hidden, following, model.vocab_size, chunk)
+    found = _chunked(_head(model, params), hidden, following, model.vocab_size, chunk)
     found = jnp.where(wanted, found, 0.0)
     too_many = targets.sum(axis=1, keepdims=True) > size
     found = jnp.where(too_many, jnp.nan, found)
     batch = jnp.arange(ids.shape[0])[:, None]
     return jnp.zeros(ids.shape, jnp.float32).at[batch, slots + 1].set(found)
+
+
+def of_answers(
+    config: DecoderConfig,
+    params: Any,
+    ids: jax.Array,
+    mask: jax.Array,
+    completion: jax.Array,
+    *,
+    max_prompt: int,
+    max_completion: int | None = None,
+    chunk: int | None = None,
+) -> jax.Array:
+    """log p(answer | prompt) `[B, K]` float32 of K answers to one prompt, which runs once.
+
+    A row becomes the prompt and after it all answers, which see the prompt and themselves.
+
+    Args:
+      config: of the decoder.
+      params: of the model.
+      ids: `[B, K, T]`, padded on the right; a row's prompts are the same K times.
+      mask: `[B, K, T]`, true at tokens.
+      completion: `[B, K, T]`, true at the answer's tokens, which end the row.
+      max_prompt: P, slots for the prompt; a row with a longer one gives NaN.
+      max_completion: C, slots for each answer; a row with a longer one gives NaN.
+      chunk: as `per_token` takes it.
+    """
+    rows, answers, slots = ids.shape
+    size = slots - 1 if max_completion is None else min(max_completion, slots - 1)
+    start = jnp.argmax(completion[:, 0], axis=-1)[:, None, None]  # tokens of the prompt
+    at = start + jnp.arange(size)
+    inside = jnp.broadcast_to(jnp.minimum(at, slots - 1), (rows, answers, size))
+    wanted = jnp.take_along_axis(completion.astype(bool), inside, axis=2) & (at < slots)
+    following = jnp.take_along_axis(ids, inside, axis=2)
+    prompt = jnp.arange(max_prompt)[None]
+
+    def joined(first: jax.Array, rest: jax.Array) -> jax.Array:
+        return jnp.concatenate([first, rest.reshape(rows, -1)], axis=1)
+
+    piece = jnp.repeat(jnp.arange(answers), size) + 1
+    hidden = jnp.asarray(
+        Decoder(config).apply(
+            {"params": params},
+            joined(ids[:, 0, :max_prompt], following),
+            joined((prompt < start[:, 0]) & mask[:, 0, :max_prompt].astype(bool), wanted),
+            joined(
+                jnp.zeros((rows, max_prompt), jnp.int32),
+                jnp.broadcast_to(piece, (rows, answers * size)),
+            ),
+            joined(jnp.broadcast_to(prompt, (rows, max_prompt)), inside),
+            prefix=True,
+            method="hidden",
+        )
+    )
+    # What predicts an answer's first token is the prompt's last.
+    last = jnp.take_along_axis(hidden, jnp.clip(start - 1, 0, max_prompt - 1), axis=1)
+    own = hidden[:, max_prompt:].reshape(rows * answers, size, -1)[:, :-1]
+    ahead = jnp.concatenate([jnp.repeat(last, answers, axis=0), own], axis=1)
+    found = _chunked(
+        _head(config, params),
+        ahead,
+        following.reshape(rows * answers, size),
+        config.vocab_size,
+        chunk,
+    )
+    found = jnp.where(wanted, found.reshape(rows, answers, size), 0.0).sum(axis=-1)
+    too_long = (completion.sum(-1) > size) | (start[:, 0] > max_prompt)
+    return jnp.where(too_long, jnp.nan, found)
+
+
+def _head(config: DecoderConfig, params: Any) -> Callable[[jax.Array], jax.Array]:
+    network = Decoder(config)
+    return lambda rows: jnp.asarray(network.apply({"params": params}, rows, method="head"))
 
 
 def _scores(logits: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -48,9 +48,16 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 def answer_sums(params: Params, batch: Batch, config: Config) -> jax.Array:
     """log pi(answer | prompt) `[B, K]`, summed over the answer's tokens."""
     rows, tokens = batch.ids.shape[:2], batch.ids.shape[2:]
-    flat = (x.reshape(-1, *tokens) for x in (batch.ids, batch.mask, batch.completion))
     params = optimiser.cast(params, config.model.dtype)
-    sums = logprobs.sums(config.model, params, *flat, max_completion=config.max_completion)
+    most = config.max_completion
+    if config.max_prompt is not None and rows[1] > 1:
+        found = batch.ids, batch.mask, batch.completion
+        prompt = config.max_prompt
+        return logprobs.of_answers(
+            config.model, params, *found, max_prompt=prompt, max_completion=most
+        )
+    flat = (x.reshape(-1, *tokens) for x in batch[:3])
+    sums = logprobs.sums(config.model, params, *flat, max_completion=most)
     return sums.reshape(rows)
 
 

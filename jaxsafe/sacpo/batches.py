@@ -101,6 +101,17 @@ def max_completion(data: Batch) -> int:
     return int(np.asarray(data.completion).sum(-1).max())
 
 
+def shared_prompt(data: Batch) -> int | None:
+    """Most tokens of a prompt, if in every row all answers have the same one; otherwise None."""
+    ids, completion = np.asarray(data.ids), np.asarray(data.completion)
+    prompt = np.asarray(data.mask) & ~completion
+    starts = completion.argmax(-1)
+    alike = (starts == starts[:, :1]).all() and (prompt.sum(-1) == starts).all()
+    if not alike or not (np.where(prompt, ids, 0) == np.where(prompt, ids, 0)[:, :1]).all():
+        return None
+    return int(starts.max())
+
+
 def as_labelled(data: Batch) -> Batch:
     """Pairs `[N, 2, T]` as answers `[2 N, 1, T]`, desirable where they were chosen."""
     ids, mask, completion = (np.asarray(x).reshape(-1, 1, x.shape[-1]) for x in data[:3])

@@ -78,6 +78,8 @@ class Config:
       desirable_weight: w_d of KTO, from `losses.kto_weights`.
       undesirable_weight: w_u.
       max_completion: most tokens of an answer; None: T - 1.
+      max_prompt: most tokens of a prompt, where both answers of each pair have the same one, which
+        then runs once for both; None: rows run apart.
     """
 
     model: DecoderConfig
@@ -86,3 +88,4 @@ class Config:
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     max_completion: int | None = None
+    max_prompt: int | None = None

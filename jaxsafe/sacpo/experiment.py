@@ -28,6 +28,7 @@ PARENTS = {
     "safe_helpful": ("safe", "helpful"),
 }
 SOURCES = ("synthetic", "files", "tables")
+UNROLLED = 8  # layers at most; a scan compiles sooner, and a CPU runs it a fifth slower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +149,11 @@ def decoder_config(model: Model, vocab_size: int) -> DecoderConfig:
     if model.folder:
         found = hf_config.read(model.folder)
         return dataclasses.replace(
-            found, dtype=model.dtype, param_dtype="float32", remat=model.remat
+            found,
+            dtype=model.dtype,
+            param_dtype="float32",
+            remat=model.remat,
+            scan_layers=found.num_layers > UNROLLED,
         )
     return dataclasses.replace(
         tiny.CONFIG,
@@ -161,6 +166,7 @@ def decoder_config(model: Model, vocab_size: int) -> DecoderConfig:
         intermediate_size=model.intermediate_size,
         dtype=model.dtype,
         remat=model.remat,
+        scan_layers=model.layers > UNROLLED,
     )
 
 

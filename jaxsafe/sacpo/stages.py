@@ -46,7 +46,9 @@ def members(experiment: Experiment, source: Source, model: DecoderConfig) -> lis
     found = []
     for name, parent, data, temperature in experiments.chain(experiment):
         stage = experiments.stage_of(experiment, data, temperature)
-        plan = train.plan(model, stage, source.training(data, stage.loss))
+        # One model over many devices was measured with whole rows.
+        share = experiment.model.spread == "seeds"
+        plan = train.plan(model, stage, source.training(data, stage.loss), share)
         found.append(Member(name, parent, plan))
     return found
 

@@ -15,7 +15,7 @@ from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import algorithm, batches, losses
 from jaxsafe.sacpo.algorithm import Metrics
 from jaxsafe.sacpo.batches import Order
-from jaxsafe.sacpo.config import Config, Stage
+from jaxsafe.sacpo.config import PAIRED, Config, Stage
 from jaxsafe.sacpo.types import Batch, Params, State
 
 
@@ -41,7 +41,7 @@ class Plan:
     order: Order
 
 
-def plan(model: DecoderConfig, stage: Stage, data: Batch) -> Plan:
+def plan(model: DecoderConfig, stage: Stage, data: Batch, share_prompts: bool = True) -> Plan:
     """Fits data and stage to each other.
 
     Args:
@@ -49,6 +49,7 @@ def plan(model: DecoderConfig, stage: Stage, data: Batch) -> Plan:
       stage: what is done.
       data: pairs `[N, 2, T]`, or for sft and kto single answers `[N, 1, T]`; pairs serve these too,
         chosen answers to learn, or chosen ones as desirable.
+      share_prompts: run the prompt of a pair once for both of its answers, where it is the same.
 
     Raises:
       UserError: too few rows for a batch or an epoch, or data of another kind than the loss needs.
@@ -76,7 +77,8 @@ def plan(model: DecoderConfig, stage: Stage, data: Batch) -> Plan:
         raise UserError(
             f"epochs={stage.epochs} of {order.per_epoch} batches is no update: raise epochs."
         )
-    config = Config(model, stage, steps, *weights, batches.max_completion(data))
+    shared = batches.shared_prompt(data) if share_prompts and stage.loss in PAIRED else None
+    config = Config(model, stage, steps, *weights, batches.max_completion(data), shared)
     return Plan(config, data, order)
 
 

@@ -114,3 +114,47 @@ def test_packed_pieces_score_as_alone(rows):
     alone = score(params, ids, mask, mask & (np.arange(11) > 0), s=mask.astype(np.int32)).sum(1)
     sums = [np.asarray(found)[packed.piece == i].sum() for i in range(3)]
     np.testing.assert_allclose(sums, alone, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Three prompts of 1, 4 and 6 tokens with two answers each, of 1 to 5 tokens."""
+    ids = np.asarray(models.tokens(CONFIG, (3, 2, 12), seed=4)).copy()
+    mask, completion = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
+    for b, (start, lengths) in enumerate([(1, (5, 2)), (4, (1, 3)), (6, (4, 5))]):
+        ids[b, 1, :start] = ids[b, 0, :start]
+        for k, length in enumerate(lengths):
+            mask[b, k, : start + length] = True
+            completion[b, k, start : start + length] = True
+    return jnp.asarray(ids), jnp.asarray(mask), jnp.asarray(completion)
+
+
+def test_a_prompt_that_runs_once_gives_what_rows_apart_give(answers):
+    """A window that ends inside of the prompt, and padding between prompt and answers, included."""
+    params, weight = models.params(CONFIG), jnp.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 0.3]])
+
+    def apart(p):
+        flat = (x.reshape(6, 12) for x in answers)
+        return (logprobs.sums(CONFIG, p, *flat, max_completion=5).reshape(3, 2) * weight).sum()
+
+    def once(p):
+        found = logprobs.of_answers(CONFIG, p, *answers, max_prompt=6, max_completion=5)
+        return (found * weight).sum()
+
+    (expected, gradient), (value, found) = (
+        jax.jit(jax.value_and_grad(f))(params) for f in (apart, once)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_a_prompt_or_an_answer_without_room_is_not_a_number(answers):
+    score = jax.jit(
+        lambda *a: logprobs.of_answers(
+            CONFIG, models.params(CONFIG), *a, max_prompt=5, max_completion=4
+        )
+    )
+    np.testing.assert_array_equal(
+        np.isnan(score(*answers)), [[True, False], [False, False], [True, True]]
+    )

@@ -158,6 +158,23 @@ def test_a_batch_in_parts_is_one_batch(pairs, singles, loss):
     np.testing.assert_allclose(one[1]["policy/grad_norm"], two[1]["policy/grad_norm"], rtol=1e-4)
 
 
+def test_a_prompt_shared_by_a_pair_runs_once_and_changes_nothing(pairs):
+    """The reference too, and in parts; the tokens that the layers see are fewer."""
+    apart = config("dpo", accumulation=2)
+    shared = dataclasses.replace(apart, max_prompt=batches.shared_prompt(pairs), max_completion=5)
+    assert shared.max_prompt == 4
+    state = moved(algorithm.init(jax.random.key(0), apart), apart, pairs)
+    one, two = (
+        jax.jit(algorithm.update, static_argnums=2)(state, pairs, c) for c in (apart, shared)
+    )
+    for name, value in one[1].items():
+        np.testing.assert_allclose(two[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    for a, b in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(two[0].params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    text = str(jax.make_jaxpr(lambda s: algorithm.update(s, pairs, shared))(state))
+    assert "[2,14,8]" in text and "[4,9,8]" not in text
+
+
 def test_swapping_the_answers_turns_the_margin(pairs):
     c = config("dpo")
     state = moved(algorithm.init(jax.random.key(0), c), c, pairs)

@@ -90,3 +90,15 @@ def test_interleaved_batches_hold_half_of_each_kind():
 def test_too_few_rows_are_named():
     with pytest.raises(UserError, match="3 rows do not fill a batch of 4"):
         batches.order(some(3), Stage(batch_size=4))
+
+
+def test_prompts_are_shared_where_every_pair_has_one():
+    data = batches.arrays([[([3, 4], [5]), ([3, 4], [6, 7])], [([5], [3]), ([5], [4])]])
+    assert batches.shared_prompt(data) == 2
+    longer = batches.arrays([[([3, 4], [5]), ([3], [6, 7])]])
+    other = batches.arrays([[([3, 4], [5]), ([3, 5], [6, 7])]])
+    assert batches.shared_prompt(longer) is None and batches.shared_prompt(other) is None
+    left = data._replace(
+        ids=data.ids[..., ::-1], mask=data.mask[..., ::-1], completion=data.completion[..., ::-1]
+    )
+    assert batches.shared_prompt(left) is None
