@@ -170,19 +170,17 @@ class Decoder(nn.Module):
 
         if c.remat != "none":
             step = jax.checkpoint(step, policy=_POLICIES[c.remat], prevent_cse=not c.scan_layers)
-        h = jnp.take(self.get_variable("params", "embed"), ids, axis=0).astype(c.dtype)
-        h = layers.keep_rows_apart(h)
-        stacked = self.get_variable("params", "layers"), jnp.asarray(c.windows())
-        h, _ = jax.lax.scan(step, h, stacked, unroll=1 if c.scan_layers else True)
+        h = layers.look_up(self.get_variable("params", "embed"), ids, jnp.dtype(c.dtype))
+        stacked: Params = self.get_variable("params", "layers")
+        flags = jnp.asarray(c.windows())
+        h, _ = jax.lax.scan(step, h, (stacked, flags), unroll=1 if c.scan_layers else True)
         return layers.rms(h, self.get_variable("params", "final_norm"), c.rms_eps)
 
     def head(self, hidden: jax.Array) -> jax.Array:
         """Logits `[..., V]` float32 of what `hidden` returned, `[..., H]`, at any choice of it."""
-        if self.config.tie_embeddings:
-            kernel = self.get_variable("params", "embed").T
-        else:
-            kernel = self.get_variable("params", "head")["kernel"]
-        kernel = kernel.astype(hidden.dtype)
+        tied = self.config.tie_embeddings
+        held: Any = self.get_variable("params", "embed" if tied else "head")
+        kernel = (held.T if tied else held["kernel"]).astype(hidden.dtype)
         return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
 
 
@@ -194,4 +192,8 @@ def init(key: jax.Array, config: DecoderConfig) -> Params:
 def apply_fn(config: DecoderConfig) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
     """The decoder as `apply(params, ids [B, T], mask [B, T]) -> logits [B, T, V]`."""
     model = Decoder(config)
-    return lambda params, ids, mask: model.apply({"params": params}, ids, mask)
+
+    def apply(params: Params, ids: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.asarray(model.apply({"params": params}, ids, mask))
+
+    return apply

@@ -129,7 +129,8 @@ def prefill(
         f: layers.visible(mask, None, c.sliding_window if f else None) for f in set(c.windows())
     }
     h = jnp.take(model.embed, ids, axis=0)
-    keys, values = [], []
+    keys: list[jax.Array] = []
+    values: list[jax.Array] = []
     for layer, windowed in zip(model.blocks, c.windows(), strict=True):
         x = layers.rms(h, layer["attention_norm"], c.rms_eps)
         q, k, v = _heads(layer, x, c, cos, sin)

@@ -186,7 +186,7 @@ def choose(
 
 
 class _Loop(NamedTuple):
-    index: jax.Array  # [] tokens chosen so far
+    step: jax.Array  # [] tokens chosen so far
     token: jax.Array  # [R] the last one
     done: jax.Array  # [R] bool
     tokens: jax.Array  # [R, M]
@@ -221,12 +221,12 @@ def _run(
         return choose(logits, jax.random.fold_in(key, index), options, dynamic)
 
     def write(state: _Loop, each: Sequence[jax.Array]) -> _Loop:
-        token, log_prob = pick(each, state.index)
+        token, log_prob = pick(each, state.step)
         token = jnp.where(state.done, options.pad_id, token)
         log_prob = jnp.where(state.done, 0.0, log_prob)
-        at = (jnp.zeros_like(state.index), state.index)
+        at = (jnp.zeros_like(state.step), state.step)
         return state._replace(
-            index=state.index + 1,
+            step=state.step + 1,
             token=token,
             done=state.done | (token[:, None] == stops).any(axis=-1),
             tokens=lax.dynamic_update_slice(state.tokens, token[:, None], at),
@@ -237,7 +237,7 @@ def _run(
 
     def body(state: _Loop) -> _Loop:
         stepped = [
-            decoding.step(model, cache, state.token, ids.shape[1], state.index - 1)
+            decoding.step(model, cache, state.token, ids.shape[1], state.step - 1)
             for model, cache in zip(models, state.caches, strict=True)
         ]
         state = state._replace(caches=tuple(cache for _, cache in stepped))
@@ -248,7 +248,7 @@ def _run(
         read = jax.tree.map(lambda x: jnp.repeat(x, options.samples, axis=0), read)
     rows = ids.shape[0] * options.samples
     state = _Loop(
-        index=jnp.int32(0),
+        step=jnp.int32(0),
         token=jnp.zeros(rows, jnp.int32),
         done=jnp.zeros(rows, bool),
         tokens=jnp.full((rows, options.max_new), options.pad_id, jnp.int32),
@@ -256,7 +256,7 @@ def _run(
         caches=tuple(cache for _, cache in read),
     )
     state = write(state, [logits for logits, _ in read])
-    state = lax.while_loop(lambda s: (s.index < options.max_new) & ~s.done.all(), body, state)
+    state = lax.while_loop(lambda s: (s.step < options.max_new) & ~s.done.all(), body, state)
     return _answers(state, stops, options)
 
 

@@ -195,7 +195,8 @@ def _read(
         data = stored[name].open()
         return (data.T if leaf.transposed else data)[index]
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or ()  # the whole
         if not leaf.stacked:
             return np.ascontiguousarray(turned(leaf.names[0], index), kind)
         names = leaf.names[index[0]]
@@ -206,6 +207,17 @@ def _read(
         return out
 
     return jax.make_array_from_callback(leaf.shape, sharding, part)
+
+
+_layer = jax.jit(lambda value, i: value[i])
+
+
+def _to_host(value: jax.Array, i: int | None) -> np.ndarray:
+    """A parameter, or layer i of it, as numpy."""
+    if all(device.platform == "cpu" for device in value.devices()) and len(value.devices()) == 1:
+        data = np.asarray(value)  # no copy
+        return data if i is None else data[i]
+    return np.asarray(parallel.to_host(value if i is None else _layer(value, i)))
 
 
 def named_tensors(config: DecoderConfig, params: Params) -> dict[str, tensors.Pending]:
@@ -220,8 +232,8 @@ def named_tensors(config: DecoderConfig, params: Params) -> dict[str, tensors.Pe
             raise UserError(f"{path} is {value.shape}: the config asks for {leaf.shape}.")
         for i, name in enumerate(leaf.names):
 
-            def make(value=value, i=i, leaf=leaf) -> np.ndarray:
-                data = np.asarray(parallel.to_host(value[i] if leaf.stacked else value))
+            def make(value=value, i=i if leaf.stacked else None, leaf=leaf) -> np.ndarray:
+                data = _to_host(value, i)
                 return data.T if leaf.transposed else data
 
             found[name] = tensors.Pending(np.dtype(value.dtype), _stored_shape(leaf), make)

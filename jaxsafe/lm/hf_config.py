@@ -56,8 +56,8 @@ def read(folder: str | pathlib.Path) -> DecoderConfig:
 
 def from_dict(values: dict[str, Any]) -> DecoderConfig:
     """The decoder that a `config.json` describes; transformers knows what is left out."""
-    family = values.get("model_type")
-    checks.check_choice("model_type", str(family), FAMILIES)
+    family = str(values.get("model_type"))
+    checks.check_choice("model_type", family, FAMILIES)
     from transformers import AutoConfig
 
     told = {k: v for k, v in values.items() if k not in ("model_type", "transformers_version")}
@@ -75,7 +75,7 @@ def from_dict(values: dict[str, Any]) -> DecoderConfig:
     dtype = dtype.removeprefix("torch.")
     config = DecoderConfig(
         **sizes,
-        family=str(family),
+        family=family,
         head_dim=head_dim,
         rope_theta=theta,
         rope_scaling=scaling,
@@ -99,7 +99,7 @@ def _check_known(theirs: Any) -> None:
         raise UserError(f"config.json has hidden_act={theirs.hidden_act!r}: only silu can be read.")
 
 
-def _windows(family: Any, theirs: Any) -> tuple[int | None, tuple[bool, ...] | None]:
+def _windows(family: str, theirs: Any) -> tuple[int | None, tuple[bool, ...] | None]:
     window = getattr(theirs, "sliding_window", None)
     if family in ("llama", "mistral"):
         return (window if family == "mistral" else None), None

@@ -118,12 +118,25 @@ def visible(
     return seen
 
 
+def _on_mesh() -> bool:
+    """Whether the mesh in use (`jax.set_mesh`) is one of ours."""
+    return set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
+
+
 def keep_rows_apart(x: jax.Array) -> jax.Array:
     """Asks that rows of `[B, ...]` stay spread over the mesh in use, if it is one of ours.
 
     Left to itself, XLA may spread activations as it finds the weights.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(BATCH_AXES) <= set(mesh.axis_names):
+    if not _on_mesh():
         return x
     return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(BATCH_AXES))
+
+
+def look_up(embed: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Embeddings `[B, T, H]` of ids `[B, T]`, rows spread as in `keep_rows_apart`."""
+    if _on_mesh():
+        # Whole rows of the table first: from parts of rows XLA would make the full [B, T, H].
+        rows = jax.sharding.PartitionSpec("tensor", None)
+        embed = jax.lax.with_sharding_constraint(embed.astype(dtype), rows)
+    return keep_rows_apart(jnp.take(embed, ids, axis=0).astype(dtype))

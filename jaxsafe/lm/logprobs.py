@@ -77,7 +77,7 @@ def per_token(
         return jnp.pad(jnp.where(targets, scores, 0.0), ((0, 0), (1, 0)))
     size = ids.shape[1] - 1 if max_completion is None else min(max_completion, ids.shape[1] - 1)
     network, variables = Decoder(model), {"params": params}
-    hidden = network.apply(variables, ids, mask, segment_ids, method="hidden")
+    hidden = jnp.asarray(network.apply(variables, ids, mask, segment_ids, method="hidden"))
     # Slots of completion tokens in order, those of no completion behind them.
     slots = jnp.argsort(~targets, axis=1, stable=True)[:, :size]
     wanted = jnp.take_along_axis(targets, slots, axis=1)
@@ -85,7 +85,7 @@ def per_token(
     following = jnp.take_along_axis(ids[:, 1:], slots, axis=1)
 
     def head(rows: jax.Array) -> jax.Array:
-        return network.apply(variables, rows, method="head")
+        return jnp.asarray(network.apply(variables, rows, method="head"))
 
     found = _chunked(head, hidden, following, model.vocab_size, chunk)
     found = jnp.where(wanted, found, 0.0)

@@ -8,6 +8,7 @@ The base parameters alone are the reference, so no second copy of them is needed
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -103,8 +104,9 @@ def save(
         for layer in range(len(pair["a"])):
             for part in "ab":
                 data = np.asarray(pair[part][layer]).T
+                make = functools.partial(np.asarray, data)
                 pending[_name(layer, target, part.upper())] = tensors.Pending(
-                    data.dtype, data.shape, lambda data=data: data
+                    data.dtype, data.shape, make
                 )
     if not parallel.is_main_process():
         return

@@ -68,7 +68,7 @@ def spec(path: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> P:
     rule = _RULES.get(path[-2:], _RULES.get(path[-1:], P()))
     if len(rule) != len(shape):
         return P()
-    sizes = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    sizes = dict(mesh.shape)
     fits = (a if a and n % sizes[a] == 0 else None for a, n in zip(rule, shape, strict=True))
     return P(*fits)
 

@@ -9,10 +9,10 @@ memory to write it, and cannot tell a bfloat16 from other two bytes.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsafe.core.checks import UserError
@@ -22,7 +22,7 @@ _DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
+    "BF16": jnp.bfloat16,
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
@@ -178,17 +178,13 @@ def write_file(path: pathlib.Path, tensors: Mapping[str, Pending]) -> None:
     try:
         with path.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
-            for name, data in _made(tensors.items()):
-                if (data.dtype, data.shape) != (tensors[name].dtype, tensors[name].shape):
-                    raise TypeError(f"{name} was to be {tensors[name]}, not {data.dtype}")
-                file.write(np.ascontiguousarray(data).data.cast("B") if data.size else b"")
+            for name, tensor in tensors.items():
+                data = tensor.make()
+                if (data.dtype, data.shape) != (tensor.dtype, tensor.shape):
+                    raise TypeError(f"{name} was to be {tensor}, not {data.dtype}{data.shape}")
+                file.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path} ({error.strerror}): free space or make the folder writable."
         ) from error
-
-
-def _made(items: Iterable[tuple[str, Pending]]) -> Iterable[tuple[str, np.ndarray]]:
-    for name, tensor in items:
-        yield name, tensor.make()

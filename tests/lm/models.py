@@ -2,9 +2,11 @@
 """Small decoders of every family, drawn so that norms and biases matter."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsafe import lm
 
@@ -40,20 +42,23 @@ FAMILIES = {
 }
 
 
-def params(config, seed=0):
-    """Parameters with norms away from 1, biases away from 0, and all of them larger than usual."""
+@functools.partial(jax.jit, static_argnums=0)
+def _drawn(config, seed):
     tree = lm.init(jax.random.key(seed), config)
     leaves, treedef = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     drawn = [
-        8 * leaf + 0.3 * jax.random.normal(key, leaf.shape)
-        if leaf.ndim > 2
-        else leaf + 0.3 * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
+        (8 if leaf.ndim > 2 else 1) * leaf + 0.3 * jax.random.normal(keys[i], leaf.shape)
+        for i, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(treedef, drawn)
 
 
+def params(config, seed=0):
+    """Parameters with norms away from 1, biases away from 0, and all of them larger than usual."""
+    return _drawn(config, seed)
+
+
 def tokens(config, shape, seed=0):
     """Random ids."""
-    return jax.random.randint(jax.random.key(seed), shape, 0, config.vocab_size, jnp.int32)
+    return jnp.asarray(np.random.default_rng(seed).integers(0, config.vocab_size, shape, np.int32))
