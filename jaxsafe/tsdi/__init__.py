@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TSDI: token-level safety bias, measured and taken off while decoding (arXiv 2502.02153)."""
+
+from jaxsafe.tsdi.bias import init, split_half, table, update
+from jaxsafe.tsdi.config import Config, validate
+from jaxsafe.tsdi.decode import correct, gate, processor
+from jaxsafe.tsdi.types import Batch, Correction, Model, Pair, State, Table, correction, of_apply
+
+__all__ = [
+    "Batch",
+    "Config",
+    "Correction",
+    "Model",
+    "Pair",
+    "State",
+    "Table",
+    "correct",
+    "correction",
+    "gate",
+    "init",
+    "of_apply",
+    "processor",
+    "split_half",
+    "table",
+    "update",
+    "validate",
+]
