@@ -118,6 +118,20 @@ def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
     assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
 
 
+def test_sacpo_dpo_times_both_references_and_both_sides_agree():
+    small = ("--pairs=2", "--tokens=16", "--layers=1", "--repeats=1")
+    rows = worker("sacpo_dpo", *small)
+    ours, theirs = rows[:2], rows[2:]
+    assert [(row["by"], row["reference"]) for row in ours] == [
+        ("jaxsafe", "online"),
+        ("jaxsafe", "cached"),
+    ]
+    assert [row["by"] for row in theirs] in ([], ["TRL", "TRL"])
+    for row in rows:
+        assert row["rate"] * row["s_per_update"] == pytest.approx(1) and row["cores"] == 1
+        assert row["loss_at_5"] == pytest.approx(ours[0]["loss_at_5"], rel=2e-3)
+
+
 def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(m2td3_ablation.timing, "RESULTS", tmp_path)
     assert m2td3_ablation.earlier("a") == []
