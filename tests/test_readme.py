@@ -31,6 +31,9 @@ CHECKS = {
         "z = grid[trace.point[:, 0]]\n"
         "assert (z[:, 1] ** 2 + 0.5 * z[:, 0] <= 1).all() and best.sum() > 1.2"
     ),
+    "sacpo-0": "assert reached.divergence < 1e-12 and abs(reached.safety - 0.6) < 1e-6",
+    "sacpo-1": "assert abs(metrics['policy/loss'] - 0.693147) < 1e-5 and safe.step == 0",
+    "sacpo-2": "assert choice.multiplier > 0 and choice.point.safety >= 0.8",
 }
 
 

@@ -116,14 +116,14 @@ def _pair_loss(
     params: Params, state: State, batch: Batch, config: Config
 ) -> tuple[jax.Array, Metrics]:
     stage = config.stage
-    ratios = answer_sums(params, batch, config) - _references(state, batch, config)
-    margins = losses.margin(ratios[:, 0], ratios[:, 1], 0.0, 0.0)  # type: ignore[arg-type]
+    policy, reference = answer_sums(params, batch, config), _references(state, batch, config)
+    margins = losses.margin(policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1])
     each = {
         "dpo": lambda: losses.dpo(margins, stage.temperature),
         "cdpo": lambda: losses.conservative_dpo(margins, stage.temperature, stage.smoothing),
         "ipo": lambda: losses.ipo(margins, stage.temperature),
     }[stage.loss]()
-    scores = jnp.mean(stage.temperature * ratios, axis=0)
+    scores = jnp.mean(stage.temperature * (policy - reference), axis=0)
     loss = jnp.mean(each)
     return loss, {
         "policy/loss": loss,

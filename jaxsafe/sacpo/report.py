@@ -15,7 +15,7 @@ from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
 from jaxsafe.lm import hf, hf_config, sharding
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.sacpo import comparisons, evaluate, merge, stages
+from jaxsafe.sacpo import comparisons, evaluate, implicit, merge, stages
 from jaxsafe.sacpo.experiment import STAGES, Experiment
 from jaxsafe.sacpo.sources import Source
 from jaxsafe.sacpo.types import Params
@@ -56,6 +56,8 @@ def finish(
             row = {"policy": name, "seed": seed} | _scores(given, experiment)
             row |= _pairs(name, policy, source, config, reference)
             rows.setdefault(name, []).append(row)
+        if experiment.source == "synthetic":
+            _advise(folder, seed, experiment, held, said, source, config)
     if reached < STAGES.index("evaluate"):
         folder.say(f"answers: {folder.models}/POLICY/seedN/answers.jsonl")
         return []
@@ -75,6 +77,34 @@ def finish(
     if known:
         folder.say(f"picture: {picture(folder.plots / 'pareto.png', found, bound)}")
     return found
+
+
+def _advise(
+    folder: Folder,
+    seed: int,
+    experiment: Experiment,
+    held: Mapping[str, Policy],
+    said: Mapping[str, Sequence[evaluate.Answer]],
+    source: Source,
+    config: DecoderConfig,
+) -> None:
+    """Tells which lambda the policies of one seed advise for the bound."""
+    safest = f"helpful_safe@{min(experiment.ratios):g}"
+    if not {"sft", "helpful", safest} <= set(held):
+        return
+    given = said["sft"][-len(source.prompts) * experiment.eval.samples :]
+    beta, bound = experiment.helpful.temperature, experiment.eval.bound
+    scored = implicit.scores(
+        given,
+        [held[name].models[0] for name in ("sft", "helpful", safest)],
+        (beta, min(experiment.ratios)),
+        experiment,
+        source,
+        config,
+    )
+    told = implicit.advice(scored, beta, bound)
+    text = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in told.items())
+    folder.say(f"seed {seed}, for safety {bound:g} from answers of sft: {text}")
 
 
 def _merges(experiment: Experiment, names: Sequence[str]) -> list[tuple[str, str, str, float]]:

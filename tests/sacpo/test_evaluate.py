@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.lm import decoder, tiny
-from jaxsafe.sacpo import algorithm, evaluate, experiment, sources, train
+from jaxsafe.sacpo import algorithm, batches, evaluate, experiment, implicit, sources, train
 from jaxsafe.sacpo.config import Stage
 from jaxsafe.sacpo.evaluate import Answer, Sums
 from jaxsafe.sacpo.experiment import Evaluation, Experiment, Model
@@ -131,3 +131,25 @@ def test_chains_put_parents_first_and_stop_where_told():
     assert [m[0] for m in alone] == ["sft", "helpful", "helpful_safe@0.1"]
     given = Experiment(policies=("helpful",), model=Model(folder="f"))
     assert [m[:2] for m in experiment.chain(given)] == [("helpful", "")]
+
+
+def test_the_stages_own_scores_advise_a_multiplier(world):
+    """Scores are differences of log-probabilities, and advice is the solver's."""
+    source, config = world
+    small = Experiment(eval=Evaluation(samples=2))
+    policies = [decoder.init(jax.random.key(seed), config) for seed in range(3)]
+    given = [Answer(p, text, True) for p in source.prompts for text in (" red", " fire")]
+    r, g, labels = implicit.scores(given, policies, (0.5, 0.1), small, source, config)
+    assert r.shape == g.shape == labels.shape == (6, 2)
+    np.testing.assert_array_equal(labels, np.tile([1.0, 0.0], (6, 1)))
+    rows = [(a.prompt, a.text) for a in given]
+    text = small.text
+    lengths = batches.Lengths(text.max_prompt, text.max_length)
+    data = batches.encode(rows, source.tokenizer, text.template, lengths).data
+    sums = [evaluate.pair_sums(p, data, config).log_probs[:, 0] for p in policies]
+    np.testing.assert_allclose(r.reshape(-1), 0.5 * (sums[1] - sums[0]), rtol=1e-6)
+    np.testing.assert_allclose(g.reshape(-1), 0.1 * (sums[2] - sums[1]), rtol=1e-6)
+    score = np.where(labels > 0, 1.0, 0.0)
+    told = implicit.advice((0 * score, score, labels), 0.5, 0.7)
+    assert told["expected_safety"] >= 0.7 and told["lambda"] == pytest.approx(0.4236, rel=1e-3)
+    assert "is not reached" in implicit.advice((0 * score, score, 0 * labels), 0.5, 0.7)["refused"]
