@@ -10,6 +10,8 @@ mean are the same d less another constant per row, and so decode alike; those of
 depend on pi_ref, and taking them off is exact in one context only.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,10 +23,10 @@ Metrics = dict[str, jax.Array]
 
 
 def init(key: jax.Array, config: Config, vocab_size: int) -> State:
-    """Returns the moments of no draw; `key` is not needed, as draws come with the batches."""
-    del key
+    """The moments of no draw. `key` is kept; it decides which half a draw belongs to."""
     shape = (config.positions, vocab_size)
     return State(
+        key=key,
         count=jnp.float32(0),
         mean=jnp.zeros(shape),
         squares=jnp.zeros(shape),
@@ -61,10 +63,11 @@ def update(
       pair: parameters.
 
     Returns:
-      the moments, and `bias/mean_abs`, `bias/error` (largest standard error) and `bias/divergence`
-      (nats at the first position).
+      the moments, and `bias/mean_abs`, `bias/error` (largest standard error), `bias/divergence`
+      (nats at the first position) and `bias/split_half` (mean correlation of two halves).
     """
     length = config.positions
+    key, side = _sides(state.key, batch.ids.shape[0])
     first = batch.ids.shape[1] - length - 1  # the prompt's last token predicts the answer's first
 
     def read(params):
@@ -81,43 +84,56 @@ def update(
         mean = d.mean(0)
         logs = jax.nn.log_softmax(safe), jax.nn.log_softmax(reference)
         divergence = (jnp.exp(logs[0]) * (logs[0] - logs[1])).sum(-1).mean()
-        return None, (mean, ((d - mean) ** 2).sum(0), jnp.exp(logs[1]).mean(0), divergence)
+        return None, _Part(
+            mean, ((d - mean) ** 2).sum(0), jnp.exp(logs[1]).mean(0), side @ d, divergence
+        )
 
     pairs = (read(pair.safe), read(pair.reference))
-    mean, squares, reference, divergence = lax.scan(position, None, pairs)[1]
-    state = _merged(state, batch.ids.shape[0], mean, squares, reference, divergence)
+    part = lax.scan(position, None, pairs)[1]
+    state = _merged(state.replace(key=key), side.sum(1), part)
     zero = jnp.float32(0)
     found = table(state, config)
     return state, {
         "bias/mean_abs": jnp.abs(found.bias).mean() if length else zero,
         "bias/error": found.error.max() if length else zero,
         "bias/divergence": state.divergence[0] if length else zero,
+        "bias/split_half": split_half(state, config).mean() if length else zero,
     }
 
 
-def _merged(
-    state: State,
-    size: int,
-    mean: jax.Array,
-    squares: jax.Array,
-    reference: jax.Array,
-    divergence: jax.Array,
-) -> State:
+class _Part(NamedTuple):
+    """Moments of one batch."""
+
+    mean: jax.Array  # [L, V]
+    squares: jax.Array  # [L, V]
+    reference: jax.Array  # [L, V]
+    sides: jax.Array  # [L, 2, V] sums over either half
+    divergence: jax.Array  # [L]
+
+
+def _sides(key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """A new key, and `[2, B]` of 0 and 1: B draws into halves by chance, an odd one by a coin."""
+    key, key_order, key_coin = jax.random.split(key, 3)
+    place = jax.random.permutation(key_order, size) + jax.random.randint(key_coin, (), 0, 2)
+    return key, jax.nn.one_hot(place % 2, 2, axis=0)
+
+
+def _merged(state: State, sizes: jax.Array, part: _Part) -> State:
     """Joins the moments of two sets of draws (Chan, Golub and LeVeque 1979)."""
+    size = sizes.sum()
     count = state.count + size
     share = size / count
-    away = mean - state.mean
-    half = (jnp.round(state.count / size) % 2).astype(jnp.int32)
-    half_counts = state.half_counts.at[half].add(size)
-    of_half = state.halves[half] + (mean - state.halves[half]) * size / half_counts[half]
-    return State(
+    away = part.mean - state.mean
+    half_counts = state.half_counts + sizes
+    new = jnp.moveaxis(part.sides, 1, 0) - sizes[:, None, None] * state.halves
+    return state.replace(
         count=count,
         mean=state.mean + share * away,
-        squares=state.squares + squares + away**2 * state.count * share,
-        reference=state.reference + share * (reference - state.reference),
-        halves=state.halves.at[half].set(of_half),
+        squares=state.squares + part.squares + away**2 * state.count * share,
+        reference=state.reference + share * (part.reference - state.reference),
+        halves=state.halves + new / jnp.maximum(half_counts, 1)[:, None, None],
         half_counts=half_counts,
-        divergence=state.divergence + share * (divergence - state.divergence),
+        divergence=state.divergence + share * (part.divergence - state.divergence),
     )
 
 

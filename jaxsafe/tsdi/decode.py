@@ -5,6 +5,7 @@ They act on the model's own logits, ahead of temperature, top-k and top-p: taken
 division by T, the bias would count T times as much.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -59,8 +60,12 @@ def _row(
     return row, alpha, step < correction.length
 
 
+@functools.cache
 def processor(space: str = "logprob") -> Callable[[jax.Array, jax.Array, Correction], jax.Array]:
-    """`correct` as a hook `(logits, step, correction) -> logits`."""
+    """`correct` as a hook `(logits, step, correction) -> logits`; one function for each space.
+
+    Another function would be another program.
+    """
     return lambda logits, step, correction: correct(logits, step, correction, space)
 
 

@@ -45,9 +45,10 @@ class State(struct.PyTreeNode):
     mean: jax.Array  # [L, V]
     squares: jax.Array  # [L, V] sum of squared deviations from the mean
     reference: jax.Array  # [L, V] mean probabilities of the reference
-    halves: jax.Array  # [2, L, V] means of d over every other batch
+    halves: jax.Array  # [2, L, V] means of d over two halves of the prompts, drawn by chance
     half_counts: jax.Array  # [2] prompts in them
     divergence: jax.Array  # [L] mean KL(safe, reference), nats
+    key: jax.Array
 
 
 class Table(struct.PyTreeNode):
