@@ -132,6 +132,21 @@ def test_sacpo_dpo_times_both_references_and_both_sides_agree():
         assert row["loss_at_5"] == pytest.approx(ours[0]["loss_at_5"], rel=2e-3)
 
 
+def test_lm_generate_times_every_engine_there_is():
+    """In turns and with the same ids, or there are no rows."""
+    small = ("--batches=2", "--prompt=6", "--new=4", "--repeats=2")
+    rows = worker("lm_generate", *small)
+    sides = [row["by"] for row in rows]
+    assert sides in (["jaxsafe"] * 2, ["jaxsafe", "transformers"] * 2)
+    assert [row["unequal"] for row in rows] == [False] * (len(rows) // 2) + [True] * (
+        len(rows) // 2
+    )
+    for row in rows:
+        assert row["batch"] == 2 and row["repeats"] == 2 and row["per_cpu_s"] > 0
+        assert row["low"] <= row["rate"] <= row["high"]
+        assert (row["first_call_s"] is None) == (row["by"] != "jaxsafe")
+
+
 def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(m2td3_ablation.timing, "RESULTS", tmp_path)
     assert m2td3_ablation.earlier("a") == []

@@ -179,6 +179,28 @@ def step(
     return _logits(model, h), cache._replace(keys=tuple(keys), values=tuple(values))
 
 
+def capacities(prompt_slots: int, new: int) -> list[int]:
+    """Slots of a cache from prefill to the end, each at least doubling: 256, 512, ... and the last.
+
+    Attention reads every slot there is, filled or not, and a loop can only have one size; so a
+    long generation is several loops. A size that would serve few tokens is left out.
+    """
+    last = prompt_slots + new - 1
+    sizes = (256 * 2**i for i in range(32))
+    return [n for n in sizes if prompt_slots + 32 <= n <= last - 64] + [last]
+
+
+def grown(cache: Cache, slots: int) -> Cache:
+    """The cache with room for `slots` in all."""
+    more = slots - cache.seen.shape[1]
+    if not more:
+        return cache
+    room = ((0, 0), (0, 0), (0, more), (0, 0))
+    keys, values = (tuple(jnp.pad(x, room) for x in y) for y in (cache.keys, cache.values))
+    seen = jnp.pad(cache.seen, ((0, 0), (0, more)), constant_values=True)
+    return Cache(keys, values, seen, cache.lengths)
+
+
 def _attend_one(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Array:
     """`[B, N D]` of queries `[B, N, D]` on a cache `[B, K, S, D]`, at slots `seen` `[B, S]`."""
     batch, _, width = q.shape

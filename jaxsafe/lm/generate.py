@@ -243,7 +243,11 @@ def _run(
         state = state._replace(caches=tuple(cache for _, cache in stepped))
         return write(state, [logits for logits, _ in stepped])
 
-    read = [decoding.prefill(model, ids, mask, options.max_new - 1) for model in models]
+    def going(end: int, state: _Loop) -> jax.Array:
+        return (state.step < end) & ~state.done.all()
+
+    sizes, slots = decoding.capacities(ids.shape[1], options.max_new), ids.shape[1]
+    read = [decoding.prefill(model, ids, mask, sizes[0] - slots) for model in models]
     if options.samples > 1:
         read = jax.tree.map(lambda x: jnp.repeat(x, options.samples, axis=0), read)
     rows = ids.shape[0] * options.samples
@@ -256,7 +260,9 @@ def _run(
         caches=tuple(cache for _, cache in read),
     )
     state = write(state, [logits for logits, _ in read])
-    state = lax.while_loop(lambda s: (s.step < options.max_new) & ~s.done.all(), body, state)
+    for size in sizes:
+        state = state._replace(caches=tuple(decoding.grown(x, size) for x in state.caches))
+        state = lax.while_loop(functools.partial(going, size - slots + 1), body, state)
     return _answers(state, stops, options)
 
 

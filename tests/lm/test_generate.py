@@ -78,6 +78,27 @@ def test_sampled_tokens_follow_the_law(ready):
         assert statistic < freedom + 4 * np.sqrt(2 * freedom), change
 
 
+def test_caches_grow_by_doubling():
+    """And not for a few tokens; whatever the sizes, the answers are those of one loop."""
+    assert decoding.capacities(128, 128) == [255]
+    assert decoding.capacities(128, 1) == [128]
+    assert decoding.capacities(128, 512) == [256, 512, 639]
+    assert decoding.capacities(250, 20) == [269]
+    assert decoding.capacities(512, 1024) == [1024, 1535]
+
+
+def test_answers_do_not_depend_on_how_a_cache_grows(ready, monkeypatch):
+    _, _, model = ready
+    _run.clear_cache()
+    options = Generation(9, stop_ids=(7,))
+    expected = lm.generate(model, PROMPTS, options)
+    monkeypatch.setattr(decoding, "capacities", lambda t, new: [t, t + 3, t + new - 1])
+    _run.clear_cache()
+    found = lm.generate(model, PROMPTS, options)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    _run.clear_cache()
+
+
 def test_log_probs_are_of_the_models_law_and_rows_of_samples_differ(ready):
     config, params, model = ready
     options = Generation(6, temperature=3.0, samples=3, log_probs=True, stop_ids=(7,))
