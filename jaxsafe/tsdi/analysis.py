@@ -129,3 +129,16 @@ def mcnemar(before: ArrayLike, after: ArrayLike) -> Effect:
     interval = test.proportion_ci(0.95, "exact")
     low, high = ((2 * share - 1) * turned / size for share in (interval.low, interval.high))
     return Effect((gained - lost) / size, float(low), float(high), float(test.pvalue))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """P values `[N]` adjusted so that no test of several errs with more than their level.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(raised, 1.0)
+    return adjusted

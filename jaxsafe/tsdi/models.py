@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoders of `jaxsafe.lm` as what is measured and corrected, and whether two fit together.
 
-    model, pair = models.of_decoder(config), tsdi.Pair(safe, reference)
-    ids = models.draws(key, pool, template, config)
-    state = models.estimate(ids, config, model, pair, key)
-    models.generate(lm.prepare(safe, config), prompts, options, key, tsdi.correction(table))
+model, pair = models.of_decoder(config), tsdi.Pair(safe, reference)
+ids = models.draws(key, pool, template, config)
+state = models.estimate(ids, config, model, pair, key)
+models.generate(lm.prepare(safe, config), prompts, options, key, tsdi.correction(table))
 """
 
 import functools
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsafe import lm
 from jaxsafe.core.checks import UserError
-from jaxsafe.lm import generate as generation
 from jaxsafe.lm import reference_cache
 from jaxsafe.lm import tokenizer as tokens
 from jaxsafe.lm.config import DecoderConfig
@@ -33,7 +33,6 @@ from jaxsafe.tsdi.pool import Template
 from jaxsafe.tsdi.table_file import Made
 from jaxsafe.tsdi.types import Batch, Correction, Model, Pair, Params, State
 
-# Texts that share neither their first nor their last token, and some of many scripts.
 _PROBES = ("a", "7 up", "Zo", "(x)")
 _SAMPLE = "Two words, 1234; nai\u0308ve \u00e7a \u4e16\u754c \U0001f512\n\tend"
 
@@ -103,8 +102,13 @@ def made(
 
 
 def template_of(tokenizer: Any, template: str = tokens.CHAT) -> Template:
-    """The ids that a template puts around a user's words: what all of a few prompts share."""
-    each = [tokens.encode_prompt(tokenizer, text, template) for text in _PROBES]
+    """The ids that a template puts around a user's words: what all of many prompts share."""
+    count = len(tokenizer)
+    # Words of its own, of all kinds: the last ones are the longest where tokens were merged.
+    some = [*range(0, count, max(1, count // 40)), *range(max(0, count - 20), count)]
+    own = (tokens.decode(tokenizer, [i]).strip() for i in some)
+    texts = [*_PROBES, *(text for text in own if text.isalpha())]
+    each = [tokens.encode_prompt(tokenizer, text, template) for text in texts]
     before = _shared(each)
     after = _shared([ids[len(before) :][::-1] for ids in each])[::-1]
     return Template(tuple(before), tuple(after))
@@ -145,7 +149,9 @@ def draws(
       UserError: `config.prefix` names a model and there is no author.
     """
     if (config.prefix == "random") != (author is None):
-        raise UserError(f"prefix={config.prefix!r} needs {config.prefix!r} answers: give an author.")
+        raise UserError(
+            f"prefix={config.prefix!r} needs {config.prefix!r} answers: give an author."
+        )
     length, words = config.positions, jnp.asarray(pool)
     own = Generation(
         max_new=max(length, 1),
@@ -162,7 +168,7 @@ def draws(
             prompts = np.asarray(ids[:, :-length])
             own_key = jax.random.fold_in(key, 2 * i + 1)
             width = (prompts.shape[1],)
-            said = generation.generate(author, prompts.tolist(), own, own_key, buckets=width)
+            said = lm.generate(author, prompts.tolist(), own, own_key, buckets=width)
             ids = pools.with_answers(jnp.asarray(prompts), said.tokens).ids
         found.append(np.asarray(ids, np.int32))
     return np.stack(found)
@@ -177,7 +183,7 @@ def chunk(
     model: Model,
     pair: Pair,
 ) -> tuple[State, bias.Metrics]:
-    """Adds batches `first` to `first + length - 1` of `ids` `[N, B, P + L]`; metrics of the last."""
+    """Adds `length` batches of `ids` `[N, B, P + L]` from `first` on; metrics are the last one's."""
 
     def one(state: State, step: jax.Array) -> tuple[State, bias.Metrics]:
         row = ids[step]
@@ -247,7 +253,7 @@ def generate(
         `lm.generate` raises.
     """
     if correction is None:
-        return generation.generate(model, prompts, options, key, **kwargs)
+        return lm.generate(model, prompts, options, key, **kwargs)
     vocab = model.embed.shape[0]
     if correction.bias.shape[1] != vocab:
         raise UserError(
@@ -262,6 +268,4 @@ def generate(
             )
         correction = correction.replace(alpha=jnp.repeat(correction.alpha, options.samples))
     hook = decode.processor(space)
-    return generation.generate(
-        model, prompts, options, key, processor=hook, extra=correction, **kwargs
-    )
+    return lm.generate(model, prompts, options, key, processor=hook, extra=correction, **kwargs)

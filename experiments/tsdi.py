@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates a safe model's context-free refusal bias (TSDI) and shows what taking it off buys.
+
+Presets: demo (trains a small model that refuses too much, two cores, minutes; or starts from an
+earlier run: --correct.models=runs/sacpo-demo/models), study (five ways to train for safety; give
+--num_seeds=5), planted (known answers), folder (your own two models and prompts:
+--correct.folders.safe, --correct.folders.reference, --correct.folders.prompts), paper (the same in
+probability space, which reviewers of the paper describe).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from experiments import over_refusal
+from experiments.over_refusal import Variants
+from jaxsafe.core import checks, launch
+from jaxsafe.core.config import validate as validate_bounds
+from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.program import Stage
+from jaxsafe.core.run import Folder
+from jaxsafe.sacpo import experiment as sacpo_experiment
+from jaxsafe.sacpo.experiment import Experiment as Alignment
+from jaxsafe.tsdi import experiment as experiments
+from jaxsafe.tsdi import planted_study, report, sources, stages
+from jaxsafe.tsdi.config import Config
+from jaxsafe.tsdi.experiment import Experiment
+from jaxsafe.tsdi.sources import Source
+
+_SACPO = sacpo_experiment.PRESETS
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is corrected, and how the models are trained where that is part of the run."""
+
+    correct: Experiment
+    align: Alignment
+    variants: Variants = Variants()
+
+
+_FOLDER = Experiment(source="folder", pool="vocabulary")
+PRESETS = {
+    "demo": Run(Experiment(), _SACPO["demo"]),
+    "study": Run(Experiment(safe=over_refusal.NAMES, bias=Config(draws=1024)), _SACPO["study"]),
+    "planted": Run(Experiment(source="planted", bias=Config(positions=4)), _SACPO["demo"]),
+    "folder": Run(_FOLDER, _SACPO["demo"]),
+    "paper": Run(
+        dataclasses.replace(_FOLDER, bias=Config(draws=1024, space="prob")), _SACPO["demo"]
+    ),
+}
+
+
+def validate(run: Run) -> None:
+    """Raises `UserError` naming field, value and fix."""
+    validate_bounds(run)
+    experiments.validate_experiment(run.correct, "correct.")
+    sacpo_experiment.validate_experiment(run.align)
+    if run.correct.source == "trained" and run.align.source != "synthetic":
+        raise checks.UserError(
+            f"align.source={run.align.source!r} has no scores of its own: train by "
+            "experiments.sacpo and give --preset=folder its models."
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def open_source(run: Run) -> Source:
+    """Whatever is corrected, with its prompts."""
+    if run.correct.source == "folder":
+        return sources.of_folders(run.correct)
+    return over_refusal.source(run.align, run.correct.models)
+
+
+def make_stages(run: Run) -> list[Stage]:
+    """Alignment where models are to be trained, and one estimate per safe model."""
+    how = run.correct
+    if how.source == "planted":
+        return []
+    first: list[Stage] = []
+    if how.source == "trained":
+        first = over_refusal.stages(run.align, run.variants, how.safe, how.models)
+    return first + stages.stages(how, open_source(run))
+
+
+def finish(
+    folder: Folder, options: RunOptions, run: Run, results: launch.Results
+) -> list[dict[str, Any]]:
+    """Answers, scores and compares, or measures what was planted; rows, tables and pictures."""
+    folder.evals.unlink(missing_ok=True)
+    if run.correct.source == "planted":
+        return planted_study.finish(folder, options, run.correct)
+    return report.finish(folder, options, run.correct, open_source(run), results)
+
+
+def render(folder: Folder, options: RunOptions, run: Run, results: launch.Results) -> None:
+    """Refuses: there is nothing to film."""
+    raise checks.UserError("--mode=render: there is no film of text; --mode=eval draws pictures.")
+
+
+BINARY = launch.Binary(
+    system="tsdi",
+    presets=PRESETS,
+    validate=validate,
+    stages=make_stages,
+    finish=finish,
+    render=render,
+    free=tuple(f"correct.{path}" for path in experiments.RESUMABLE),
+    options=RunOptions(num_seeds=2, log_every=50, checkpoint_every=500),
+)
+
+if __name__ == "__main__":
+    launch.main(BINARY)
