@@ -183,7 +183,7 @@ def chunk(
     model: Model,
     pair: Pair,
 ) -> tuple[State, bias.Metrics]:
-    """Adds `length` batches of `ids` `[N, B, P + L]` from `first` on; metrics are the last one's."""
+    """Adds `length` batches of `ids` `[N, B, P + L]` from `first` on; metrics of the last."""
 
     def one(state: State, step: jax.Array) -> tuple[State, bias.Metrics]:
         row = ids[step]
