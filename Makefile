@@ -78,6 +78,7 @@ bench: .venv/.test ## measure updates, environment steps, scoring and searches
 	$(BIN) -m benchmarks.pls_search
 	$(BIN) -m benchmarks.cdt
 	$(BIN) -m benchmarks.sacpo_dpo
+	$(BIN) -m benchmarks.tsdi
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TSDI: token-level safety bias, measured and taken off while decoding (arXiv 2502.02153)."""
 
+from jaxsafe.tsdi import models, pool, table_file
 from jaxsafe.tsdi.bias import init, split_half, table, update
 from jaxsafe.tsdi.config import Config, validate
 from jaxsafe.tsdi.decode import correct, gate, processor
@@ -18,10 +19,13 @@ __all__ = [
     "correction",
     "gate",
     "init",
+    "models",
+    "pool",
     "of_apply",
     "processor",
     "split_half",
     "table",
+    "table_file",
     "update",
     "validate",
 ]
