@@ -41,8 +41,11 @@ class Run:
 
 _FOLDER = Experiment(source="folder", pool="vocabulary")
 PRESETS = {
-    "demo": Run(Experiment(), _SACPO["demo"]),
-    "study": Run(Experiment(safe=over_refusal.NAMES, bias=Config(draws=1024)), _SACPO["study"]),
+    "demo": Run(Experiment(bias=Config(draws=512, prompt_length=4)), _SACPO["demo"]),
+    "study": Run(
+        Experiment(safe=over_refusal.NAMES, bias=Config(draws=1024, prompt_length=4)),
+        _SACPO["study"],
+    ),
     "planted": Run(Experiment(source="planted", bias=Config(positions=4)), _SACPO["demo"]),
     "folder": Run(_FOLDER, _SACPO["demo"]),
     "paper": Run(
@@ -56,11 +59,19 @@ def validate(run: Run) -> None:
     validate_bounds(run)
     experiments.validate_experiment(run.correct, "correct.")
     sacpo_experiment.validate_experiment(run.align)
-    if run.correct.source == "trained" and run.align.source != "synthetic":
+    if run.correct.source != "trained":
+        return
+    if run.align.source != "synthetic":
         raise checks.UserError(
             f"align.source={run.align.source!r} has no scores of its own: train by "
             "experiments.sacpo and give --preset=folder its models."
         )
+    for name in run.correct.safe:
+        if name not in over_refusal.NAMES and not run.correct.models:
+            raise checks.UserError(
+                f"correct.safe holds {name!r}, which is not trained here: choose of "
+                f"{', '.join(over_refusal.NAMES)}, or give correct.models."
+            )
 
 
 @functools.lru_cache(maxsize=1)

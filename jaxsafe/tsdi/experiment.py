@@ -172,11 +172,6 @@ def _check_planted(experiment: Experiment, prefix: str) -> None:
 def _check_folders(experiment: Experiment, prefix: str) -> None:
     folders = experiment.folders
     check_template(folders.template)
-    for name in ("safe", "reference", "prompts"):
-        if not getattr(folders, name):
-            raise checks.UserError(
-                f"{prefix}folders.{name} is empty: name two models' folders and a file of prompts."
-            )
     if "corpus" in (experiment.pool, *experiment.sensitivity.pools):
         raise checks.UserError(
             f"{prefix}pool='corpus' is of trained models only: use vocabulary, or file with "

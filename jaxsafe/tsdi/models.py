@@ -52,11 +52,15 @@ def of_decoder(config: DecoderConfig) -> Model:
 
 
 def fingerprint_tokenizer(tokenizer: Any) -> str:
-    """SHA-256 of a tokenizer's words, special ids and what it makes of a text of many scripts."""
+    """SHA-256 of a tokenizer's words, special ids, merges, and what it makes of a sample."""
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
     ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
-    told = json.dumps([words, sorted(tokenizer.all_special_ids), list(ids)])
-    return hashlib.sha256(told.encode()).hexdigest()
+    told = [words, sorted(tokenizer.all_special_ids), list(ids)]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        whole = json.loads(backend.to_str())
+        told += [whole.get(name) for name in ("normalizer", "pre_tokenizer", "model")]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def check_alike(

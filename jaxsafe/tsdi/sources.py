@@ -125,9 +125,15 @@ def of_folders(experiment: Experiment) -> Source:
     """A user's two models and prompts.
 
     Raises:
-      UserError: models or tokenizers that do not fit together, or a file that cannot be read.
+      UserError: a name is missing, models or tokenizers do not fit together, or a file cannot be
+        read.
     """
     folders = experiment.folders
+    for name in ("safe", "reference", "prompts"):
+        if not getattr(folders, name):
+            raise UserError(
+                f"folders.{name} is empty: name two models' folders and a file of prompts."
+            )
     paths = {"safe": pathlib.Path(folders.safe), "reference": pathlib.Path(folders.reference)}
     safe, reference = (hf_config.read(path) for path in paths.values())
     tokenizers = [tokens.load(path) for path in paths.values()]

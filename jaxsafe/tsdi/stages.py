@@ -103,14 +103,23 @@ def _stage(name: str, experiment: Experiment, source: Source) -> Stage:
     def chunk(state: Any, first: jax.Array, length: int, held: Given) -> Any:
         return models.chunk(state, first, length, held.ids, config, model, held.pair)
 
+    def unbuilt(state: Any, first: jax.Array, length: int) -> Any:
+        raise RuntimeError("an estimate needs the run folder: build its program")
+
     def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
+        folder = Folder(pathlib.Path(options.out or ""))
+
+        def alone(state: Any, first: jax.Array, length: int) -> Any:
+            """Of the first seed, to look for a NaN in."""
+            return chunk(state, first, length, given(folder, options.seed))
+
+        stage = dataclasses.replace(stage, chunk=alone)
         return Estimation(stage, options, mesh, given, shapes, chunk)
 
     return Stage(
         name=stage_name(name),
         init=lambda key: bias.init(key, config, decoder.vocab_size),
-        # Replaced by the program, which gives it the models too.
-        chunk=lambda state, first, n: (state, {}),
+        chunk=unbuilt,
         num_steps=config.draws // config.batch_size,
         parameters=lambda state: state.mean,
         result=lambda state: state.replace(key=None),

@@ -122,8 +122,12 @@ def test_an_earlier_runs_models_are_reused(finished, tmp_path):
     stages = list(dict.fromkeys(row["stage"] for row in json_rows(out / "metrics.jsonl")))
     assert stages == ["over", "bias_over"]
     assert sorted(p.name for p in (out / "models").iterdir()) == ["over"]
-    old, new = (hf.load(x / "models/over/seed0")[1]["embed"] for x in (finished, out))
-    np.testing.assert_allclose(old, new, atol=1e-4)
+    one, other = (
+        next(r for r in json_rows(x / "metrics.jsonl") if r["stage"] == "over")
+        for x in (finished, out)
+    )
+    assert one["seed"] == other["seed"] == 0
+    assert one["policy/loss"] == pytest.approx(other["policy/loss"], rel=1e-4)
 
 
 def folders(finished, prompts):
@@ -174,8 +178,8 @@ BAD_INPUT = [
     (["--correct.sensitivity.draws=40"], r"draws holds 40, no multiple of correct\.bias\.batch"),
     (["--correct.pool=file"], r"correct\.pool_file is empty: name a text file"),
     (["--correct.safe=over,over"], r"correct\.safe='over,over' is empty or repeats one"),
-    (["--preset=folder"], r"correct\.folders\.safe is empty: name two models' folders"),
     (["--preset=planted", "--correct.planted.vocab_size=100"], r"is no multiple of 64"),
+    (["--correct.safe=other"], r"holds 'other', which is not trained here: choose of base"),
     (["--align.source=files"], r"align\.source='files' has no scores of its own"),
     (["--variants.ratio=0"], r"--variants\.ratio=0\.0 is out of range"),
 ]
@@ -196,6 +200,7 @@ def refused(*arguments):
 
 def test_models_that_do_not_fit_and_prompts_that_are_none_are_named(finished, tmp_path):
     out, prompts = f"--out={tmp_path}/run", tmp_path / "prompts.csv"
+    assert "folders.safe is empty: name two" in refused("--preset=folder", out)
     prompts.write_text("prompt,label\nlist red,safe\nlist fire,unsafe\n")
     flags = folders(finished, prompts)
     other = shutil.copytree(finished / "models/helpful/seed0", tmp_path / "other")
