@@ -37,7 +37,8 @@ def world():
     params = [jax.tree.map(lambda x: 6 * x, lm.init(jax.random.key(i), config)) for i in (0, 1)]
     drawn = 5 * jax.random.normal(jax.random.key(2), (2, config.vocab_size))
     table = tsdi.Table(drawn, jnp.zeros_like(drawn))
-    ready = {name: lm.prepare(p, config) for name, p in zip(("safe", "reference"), params)}
+    names = ("safe", "reference")
+    ready = {n: lm.prepare(p, config) for n, p in zip(names, params, strict=True)}
     return source, params, table, ready
 
 
@@ -78,7 +79,6 @@ def test_methods_are_what_they_are_called(world):
     np.testing.assert_array_equal(said["TSDI gated"][:1], said["TSDI alpha 1"][:1])
     assert (said["TSDI alpha 1"] != said["safe"]).any()
     assert found["penalty 4"].correction.bias.sum() == 1
-    assert (said["penalty 4"][:, :, 0] != 5).all() or (said["safe"][:, :, 0] != 5).any()
 
 
 def test_prompts_in_parts_get_the_same_greedy_answers(world, monkeypatch):
