@@ -220,8 +220,10 @@ def estimate(
 def check_logits(ids: np.ndarray, config: Config, model: Model, pair: Pair) -> None:
     """Raises `UserError` where either model's logits of `ids` `[B, P + L]` are not finite."""
 
+    rows = jnp.asarray(ids)
+
     def bad(params: Params) -> jax.Array:
-        hidden = model.hidden(params, ids, jnp.ones(ids.shape, bool))
+        hidden = model.hidden(params, rows, jnp.ones(rows.shape, bool))
         return ~jnp.isfinite(model.head(params, hidden[:, -config.positions - 1 :])).all()
 
     for name, params in zip(("safe", "reference"), pair, strict=True):

@@ -30,7 +30,7 @@ class Given(NamedTuple):
     """What an estimate reads and does not change."""
 
     pair: Pair
-    ids: jax.Array  # [K / B, B, P + L]
+    ids: Any  # [K / B, B, P + L] int32, or its shape
 
 
 def stage_name(name: str) -> str:
