@@ -77,7 +77,9 @@ bench: .venv/.test ## measure updates, environment steps, scoring and searches
 	$(BIN) -m benchmarks.grid_evaluation
 	$(BIN) -m benchmarks.pls_search
 	$(BIN) -m benchmarks.cdt
+	$(BIN) -m benchmarks.lm_generate
 	$(BIN) -m benchmarks.sacpo_dpo
+	$(BIN) -m benchmarks.advantage_nas_step
 	$(BIN) -m benchmarks.tsdi
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl

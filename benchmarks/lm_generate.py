@@ -55,7 +55,7 @@ def ours(model, batch: list[list[int]]):
     from jaxsafe import lm
 
     options = lm.Generation(max_new=FLAGS.new)
-    return np.asarray(lm.generate(model, batch, options, buckets=(FLAGS.prompt,)).tokens)
+    return np.asarray(lm.generate.generate(model, batch, options, buckets=(FLAGS.prompt,)).tokens)
 
 
 def transformers_of(folder: str, cores: int):

@@ -10,7 +10,7 @@ from benchmarks.timing import RESULTS
 from jaxsafe.core.tables import markdown_table
 from jaxsafe.pls import promises, report
 
-# Files of `results`, each the `summary.json` of a run: what is above it, and what people read of it.
+# Files of `results`, each a run's `summary.json`: what is above it, and what people read of it.
 RUNS = {
     "pls_guarantee": ("The promise, counted", promises.table),
     "pls_demo": ("Demo", report.table),
@@ -46,19 +46,9 @@ def throughput(rows: Sequence[dict]) -> str:
 
 
 def transformer(rows: Sequence[dict]) -> str:
-    """Training and rollouts of the decision transformer."""
-    return markdown_table(
-        [
-            {
-                "cores": row["cores"],
-                "what": row["what"],
-                "engine": row["engine"],
-                "a second": row["rate"],
-                "a CPU-second": row["per_cpu_s"],
-            }
-            for row in rows
-        ]
-    )
+    """Training steps and policy steps a second of the decision transformer."""
+    keys = ("cores", "what", "by", "batch")
+    return markdown_table([{k: row[k] for k in keys} | {"a second": row["rate"]} for row in rows])
 
 
 BENCHMARKS = {

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import m2td3_tables
+from benchmarks import m2td3_tables, pls_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +24,11 @@ def examples(text: str) -> list[str]:
 
 # What must hold after each example, in the order of the pages.
 CHECKS = {
+    "advantage_nas-0": (
+        "assert abs(report.truth[0, 0] + 0.0525) < 1e-6 and abs(report.mean[0, 0] - 0.245) < 1e-6\n"
+        "assert gradient.shape == (1, 2)"
+    ),
+    "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
     "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
     "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",
@@ -103,8 +108,9 @@ def test_commands_name_modules_and_targets_that_exist():
             assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 
 
-def test_the_folders_tables_are_the_committed_results():
-    tables = m2td3_tables.tables()
+@pytest.mark.parametrize(("folder", "made"), [("m2td3", m2td3_tables), ("pls", pls_tables)])
+def test_the_folders_tables_are_the_committed_results(folder, made):
+    tables = made.tables()
     assert tables
     for title, table in tables.items():
-        assert table in FOLDERS["m2td3"], title
+        assert table in FOLDERS[folder], title

@@ -56,7 +56,8 @@ class Program:
     mesh: Mesh
 
     def __post_init__(self) -> None:
-        self.init = jax.jit(parallel.map_seeds(self.stage.init, self.mesh))
+        seeds = parallel.map_seeds(self.stage.init, self.mesh)
+        self.init: Callable[[jax.Array], Any] = jax.jit(seeds)
         self.compile_s = 0.0
         self._compiled: dict[int, Any] = {}
 

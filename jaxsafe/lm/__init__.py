@@ -2,13 +2,14 @@
 """Language models: one Flax decoder for Llama 2/3, Mistral, Qwen2/2.5 and Qwen3, and its services.
 
     from jaxsafe import lm
-    from jaxsafe.lm import hf, logprobs, tokenizer
+    from jaxsafe.lm import generate, hf, logprobs, tokenizer
 
     config, params = hf.load("folder")                  # a Hugging Face folder of safetensors
     words = tokenizer.load("folder")
     prompt = tokenizer.encode_prompt(words, "How do I bake bread?", tokenizer.CHAT)
     model = lm.prepare(params, config)                  # once; then any number of calls
-    out = lm.generate(model, [prompt], lm.Generation(max_new=64, stop_ids=(words.eos_token_id,)))
+    options = lm.Generation(max_new=64, stop_ids=(words.eos_token_id,))
+    out = generate.generate(model, [prompt], options)
     print(tokenizer.decode(words, out.tokens[0, : out.lengths[0]]))
 
     score = logprobs.sums(config, params, ids, mask, completion)     # [B], differentiable
@@ -33,7 +34,7 @@ greedy ids are tested against transformers' torch models for every family (`test
 from jaxsafe.lm.config import DecoderConfig, Llama3Scaling, num_params, validate
 from jaxsafe.lm.decoder import Decoder, apply_fn, init
 from jaxsafe.lm.decoding import Prepared, prepare
-from jaxsafe.lm.generate import Answers, Generation, generate
+from jaxsafe.lm.generate import Answers, Generation
 
 __all__ = [
     "Answers",
@@ -43,7 +44,6 @@ __all__ = [
     "Llama3Scaling",
     "Prepared",
     "apply_fn",
-    "generate",
     "init",
     "num_params",
     "prepare",

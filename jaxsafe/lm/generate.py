@@ -2,7 +2,7 @@
 """Generation: prompts of unequal length in, sampled or greedy tokens out, one program per bucket.
 
     model = lm.prepare(params, config)
-    out = lm.generate(model, prompts, lm.Generation(max_new=64, stop_ids=(2,)))
+    out = generate.generate(model, prompts, lm.Generation(max_new=64, stop_ids=(2,)))
     out.tokens[i, : out.lengths[i]]
 
 Several models decode together as the normalised product of their laws, each to a power: with

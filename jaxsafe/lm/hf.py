@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsafe.core import parallel
+from jaxsafe.core import checks, parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import decoder, hf_config, tensors
-from jaxsafe.lm.config import DecoderConfig
+from jaxsafe.lm.config import DTYPES, DecoderConfig
 from jaxsafe.lm.layers import Params
 
 MODULES = {
@@ -115,8 +115,10 @@ def load(
 
     Raises:
       UserError: a tensor is missing, extra, or of another shape or dtype, and is named; a file is
-        damaged; or `config.json` describes another kind of model.
+        damaged; `config.json` describes another kind of model; or an unknown dtype is asked for.
     """
+    if dtype is not None:
+        checks.check_choice("dtype", dtype, DTYPES)
     config = hf_config.read(folder)
     stored = tensors.read_folder(folder)
     plan = list(leaves(config))
@@ -196,7 +198,7 @@ def _read(
         return (data.T if leaf.transposed else data)[index]
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        index = index or ()  # the whole
+        index = index or (slice(None),) * len(leaf.shape)
         if not leaf.stacked:
             return np.ascontiguousarray(turned(leaf.names[0], index), kind)
         names = leaf.names[index[0]]

@@ -4,6 +4,7 @@
 Letters in shapes: B batch, T queries, S keys, H width, N query heads, K key heads, D head width.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -121,6 +122,12 @@ def visible(
 def _on_mesh() -> bool:
     """Whether the mesh in use (`jax.set_mesh`) is one of ours."""
     return set(BATCH_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
+
+
+def num_row_shards() -> int:
+    """Over how many devices of the mesh in use rows are spread; 1 without a mesh of ours."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes[axis] for axis in BATCH_AXES) if _on_mesh() else 1
 
 
 def keep_rows_apart(x: jax.Array) -> jax.Array:

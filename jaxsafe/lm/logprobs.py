@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsafe.lm import layers
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.lm.decoder import Decoder
 
@@ -64,7 +65,8 @@ def per_token(
         nothing is before it.
       max_completion: C, the most completion tokens that a row has; None: T - 1. Hidden states of
         no more than these pass the head. A row with more of them gives NaN.
-      chunk: rows of the head's input at a time; None: as many as make 2^25 logits.
+      chunk: completion tokens of each row that pass the head at a time; None: as many as make
+        2^25 logits on a device. Rows stay whole, and so on their devices.
       segment_ids: `[B, T]` of pieces packed into rows, for a decoder. A piece's first token
         cannot be scored.
     """
@@ -108,19 +110,20 @@ def _chunked(
     vocab_size: int,
     chunk: int | None,
 ) -> jax.Array:
-    """Scores `[B, C]` of tokens `[B, C]` by the head on `[B, C, H]`, some rows at a time."""
-    shape, rows = tokens.shape, tokens.size
-    chunk = max(1, _CHUNK_LOGITS // vocab_size) if chunk is None else chunk
-    if chunk >= rows:
+    """Scores `[B, C]` of tokens `[B, C]` by the head on `[B, C, H]`, some columns at a time."""
+    rows, columns = tokens.shape
+    if chunk is None:
+        chunk = max(1, _CHUNK_LOGITS * layers.num_row_shards() // (rows * vocab_size))
+    if chunk >= columns:
         return _scores(head(hidden), tokens)
-    count = -(-rows // chunk)
-    spare = count * chunk - rows
-    flat = jnp.pad(hidden.reshape(rows, -1), ((0, spare), (0, 0)))
-    wanted = jnp.pad(tokens.reshape(rows), (0, spare))
+    count = -(-columns // chunk)
+    spare = ((0, 0), (0, count * chunk - columns))
+    parts = jnp.pad(hidden, (*spare, (0, 0))).reshape(rows, count, chunk, -1)
+    wanted = jnp.pad(tokens, spare).reshape(rows, count, chunk)
 
     @jax.checkpoint
     def one(xs: tuple[jax.Array, jax.Array]) -> jax.Array:
         return _scores(head(xs[0]), xs[1])
 
-    found = jax.lax.map(one, (flat.reshape(count, chunk, -1), wanted.reshape(count, chunk)))
-    return found.reshape(-1)[:rows].reshape(shape)
+    found = jax.lax.map(one, (jnp.moveaxis(parts, 1, 0), jnp.moveaxis(wanted, 1, 0)))
+    return jnp.moveaxis(found, 0, 1).reshape(rows, -1)[:, :columns]

@@ -103,8 +103,8 @@ def max_completion(data: Batch) -> int:
 
 def as_labelled(data: Batch) -> Batch:
     """Pairs `[N, 2, T]` as answers `[2 N, 1, T]`, desirable where they were chosen."""
-    flat = (np.asarray(x).reshape(-1, 1, x.shape[-1]) for x in data[:3])
-    return Batch(*flat, desirable=np.tile([True, False], data.ids.shape[0]))
+    ids, mask, completion = (np.asarray(x).reshape(-1, 1, x.shape[-1]) for x in data[:3])
+    return Batch(ids, mask, completion, np.tile([True, False], data.ids.shape[0]))
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
@@ -115,10 +115,11 @@ def joined(parts: Sequence[Batch]) -> Batch:
         wide = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])]) for x in leaves]
         return np.concatenate(wide)
 
-    sequences = [stacked(*leaves) for leaves in zip(*(part[:3] for part in parts), strict=True)]
-    labels = [part.desirable for part in parts]
-    desirable = None if labels[0] is None else np.concatenate(labels)
-    return Batch(*sequences, desirable=desirable)
+    ids, mask, completion = (
+        stacked(*leaves) for leaves in zip(*(part[:3] for part in parts), strict=True)
+    )
+    labels = [part.desirable for part in parts if part.desirable is not None]
+    return Batch(ids, mask, completion, np.concatenate(labels) if labels else None)
 
 
 def with_mismatches(data: Batch) -> Batch:

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsafe.core import stats
-from jaxsafe.lm import decoding, generate
+from jaxsafe.lm import decoding
 from jaxsafe.lm import tokenizer as tokens
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.lm.generate import Generation
+from jaxsafe.lm.generate import Generation, generate
 from jaxsafe.sacpo import batches, losses, synthetic, train
 from jaxsafe.sacpo.config import Config
 from jaxsafe.sacpo.experiment import Evaluation
@@ -79,7 +79,7 @@ def answers(
     size = max(1, _BATCH // how.samples)
     found = []
     for i in range(0, len(prompts), size):
-        part = generate.generate(
+        part = generate(
             prepared, prompt_ids[i : i + size], options, jax.random.fold_in(key, i), mix=tuple(mix)
         )
         rows = zip(*map(np.asarray, (part.tokens, part.lengths, part.stopped)), strict=True)

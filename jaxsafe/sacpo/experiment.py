@@ -260,6 +260,11 @@ def validate_experiment(experiment: Experiment) -> None:
     checks.check_once("ratios", experiment.ratios)
     for name in ("sft", "helpful", "safe"):
         validate_stage(getattr(experiment, name), f"{name}.")
+    files = experiment.files
+    if files.helpful and not files.held_out and not files.prompts:
+        raise checks.UserError(
+            "files.held_out=0 leaves no prompt to answer: raise it, or name files.prompts."
+        )
     if experiment.sft.loss != "sft":
         raise checks.UserError(f"sft.loss={experiment.sft.loss!r} is no likelihood: give sft.")
     tokenizer.check_template(experiment.text.template)

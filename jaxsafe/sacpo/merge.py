@@ -10,6 +10,7 @@ Z is one number per prompt for whole answers. Decoding by `geometric` normalises
 instead, which is the same for answers of one token only; the two differ by prod_t Z_t(prefix).
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -78,14 +79,16 @@ def folders(
     one, other = tensors.read_folder(a), tensors.read_folder(b)
     _check_alike(str(a), one, str(b), other)
     pending = {
-        name: tensors.Pending(
-            x.dtype, x.shape, lambda x=x, y=other[name]: average(x.open(), y.open(), q)
-        )
+        name: tensors.Pending(x.dtype, x.shape, functools.partial(_between, x, other[name], q))
         for name, x in one.items()
     }
     tensors.write_folder(out, pending, shard_bytes)
     (out / "config.json").write_bytes((a / "config.json").read_bytes())
     hf.copy_tokenizer(a, out)
+
+
+def _between(a: tensors.Stored, b: tensors.Stored, q: float) -> np.ndarray:
+    return average(a.open(), b.open(), q)
 
 
 def _check_alike(a: str, one: dict, b: str, other: dict) -> None:

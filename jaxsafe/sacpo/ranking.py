@@ -74,7 +74,7 @@ def elo(
         rating = dict.fromkeys(names, 1200.0)
         for _ in range(epochs):
             rng.shuffle(order)
-            for n in order:
+            for n in order.tolist():
                 game = games[n]
                 gap = rating[game.other] - rating[game.one]
                 change = k * (game.outcome - 1 / (1 + 10 ** (gap / 400)))
@@ -128,7 +128,7 @@ def bradley_terry(
 
     middle = fit(np.ones(len(games)))
     counts = rng.multinomial(len(games), np.full(len(games), 1 / len(games)), num_samples)
-    low, high = np.quantile([fit(np.float64(c)) for c in counts], [0.025, 0.975], axis=0)
+    low, high = np.quantile([fit(c.astype(np.float64)) for c in counts], [0.025, 0.975], axis=0)
     return {n: (float(middle[i]), float(low[i]), float(high[i])) for n, i in index.items()}
 
 
@@ -156,7 +156,7 @@ def rows(verdicts: Mapping[str, np.ndarray], anchor: str) -> list[dict[str, Any]
     ]
     ratings = bradley_terry(games, anchor) if games else {}
     points = elo(games, anchor) if games else {}
-    found = []
+    found: list[dict[str, Any]] = []
     for name, outcomes in verdicts.items():
         if name not in ratings:
             found.append({"policy": name, "win_rate": None, "elo": None, "rating": None})

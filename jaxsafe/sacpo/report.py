@@ -22,9 +22,9 @@ from jaxsafe.sacpo.types import Params
 
 
 class Policy(NamedTuple):
-    """Something that answers: one model, or two and the powers of their laws."""
+    """Something that answers: one model's folder, or two and the powers of their laws."""
 
-    models: tuple[Params, ...]
+    paths: tuple[pathlib.Path, ...]
     mix: tuple[float, ...] = (1.0,)
 
 
@@ -49,12 +49,16 @@ def finish(
     said: dict[str, list[evaluate.Answer]] = {}
     for seed in stages.seeds_of(options):
         held = _policies(folder, experiment, names, seed)
-        reference = _sums(held["sft"], source, config) if "sft" in held else {}
+        reference: dict[str, evaluate.Sums] = {}
         for name, policy in held.items():
-            given = _answer(folder, name, policy, experiment, source, config, seed)
+            # One policy at a time is in memory.
+            models = [_read(path, experiment) for path in policy.paths]
+            given = _answer(folder, name, models, policy.mix, experiment, source, config, seed)
             said.setdefault(name, []).extend(given)
             row = {"policy": name, "seed": seed} | _scores(given, experiment)
-            row |= _pairs(name, policy, source, config, reference)
+            sums = _sums(models[0], source, config) if len(models) == 1 else None
+            reference = sums if name == "sft" and sums else reference
+            row |= _pairs(name, sums, source, reference)
             rows.setdefault(name, []).append(row)
         if experiment.source == "synthetic":
             _advise(folder, seed, experiment, held, said, source, config)
@@ -96,7 +100,7 @@ def _advise(
     beta, bound = experiment.helpful.temperature, experiment.eval.bound
     scored = implicit.scores(
         given,
-        [held[name].models[0] for name in ("sft", "helpful", safest)],
+        [_read(held[name].paths[0], experiment) for name in ("sft", "helpful", safest)],
         (beta, min(experiment.ratios)),
         experiment,
         source,
@@ -125,39 +129,40 @@ def _merge(
     """Writes the merged models' folders, tensor by tensor."""
     for name, one, other, q in _merges(experiment, names):
         for seed in stages.seeds_of(options):
-            paths = (stages.place(folder, x, seed) for x in (one, other))
-            merge.folders(*paths, q, stages.place(folder, name, seed))
+            a, b = (stages.place(folder, x, seed) for x in (one, other))
+            merge.folders(a, b, q, stages.place(folder, name, seed))
 
 
 def _policies(
     folder: Folder, experiment: Experiment, names: Sequence[str], seed: int
 ) -> dict[str, Policy]:
     """Every policy of one seed: trained, merged by weights, merged by laws."""
-
-    def read(path: pathlib.Path) -> Params:
-        where = None
-        if experiment.model.spread == "parameters":
-            mesh = sharding.make_mesh(tensor=experiment.model.tensor)
-            where = sharding.param_shardings(hf_config.read(path), mesh)
-        return hf.load(path, where, "float32")[1]
-
     paths = {name: stages.place(folder, name, seed) for name in names}
     if experiment.model.folder and "sft" not in paths:
         paths = {"sft": pathlib.Path(experiment.model.folder)} | paths
-    one = {name: read(path) for name, path in paths.items()}
-    found = {name: Policy((params,)) for name, params in one.items()}
+    found = {name: Policy((path,)) for name, path in paths.items()}
     for name, first, other, q in _merges(experiment, names):
-        found[name] = Policy((read(stages.place(folder, name, seed)),))
+        found[name] = Policy((stages.place(folder, name, seed),))
         if name.startswith("p_sacpo"):
             law = name.replace("p_sacpo", "geometric")
-            found[law] = Policy((one[first], one[other]), (1 - q, q))
+            found[law] = Policy((paths[first], paths[other]), (1 - q, q))
     return found
+
+
+def _read(path: pathlib.Path, experiment: Experiment) -> Params:
+    """A policy's parameters; over all devices, in the dtype of the computation, if it is large."""
+    if experiment.model.spread == "seeds":
+        return hf.load(path, dtype="float32")[1]
+    mesh = sharding.make_mesh(tensor=experiment.model.tensor)
+    where = sharding.param_shardings(hf_config.read(path), mesh)
+    return hf.load(path, where, experiment.model.dtype)[1]
 
 
 def _answer(
     folder: Folder,
     name: str,
-    policy: Policy,
+    models: Sequence[Params],
+    mix: tuple[float, ...],
     experiment: Experiment,
     source: Source,
     config: DecoderConfig,
@@ -165,7 +170,7 @@ def _answer(
 ) -> list[evaluate.Answer]:
     """Answers the prompts, and keeps the answers beside the model."""
     given = evaluate.answers(
-        policy.models,
+        models,
         config,
         source.tokenizer,
         source.prompts,
@@ -173,7 +178,7 @@ def _answer(
         experiment.eval,
         # The same draws for every policy.
         jax.random.fold_in(jax.random.key(seed), 1),
-        policy.mix,
+        mix,
     )
     path = stages.place(folder, name, seed) / "answers.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,29 +193,27 @@ def _scores(given: Sequence[evaluate.Answer], experiment: Experiment) -> dict[st
     return found | {"words": float(np.mean([len(a.text.split()) for a in given]))}
 
 
-def _sums(policy: Policy, source: Source, config: DecoderConfig) -> dict[str, evaluate.Sums]:
+def _sums(params: Params, source: Source, config: DecoderConfig) -> dict[str, evaluate.Sums]:
     return {
-        kind: evaluate.pair_sums(policy.models[0], pairs, config)
-        for kind, pairs in source.held_out.items()
+        kind: evaluate.pair_sums(params, pairs, config) for kind, pairs in source.held_out.items()
     }
 
 
 def _pairs(
     name: str,
-    policy: Policy,
+    sums: Mapping[str, evaluate.Sums] | None,
     source: Source,
-    config: DecoderConfig,
     reference: Mapping[str, evaluate.Sums],
 ) -> dict[str, Any]:
     """Implicit accuracies against SFT and likelihoods; of laws mixed at decoding there are none."""
-    if len(policy.models) > 1:
-        kinds = ("accuracy", "nll")
-        return {f"{which}_{kind}": None for which in source.held_out for kind in kinds}
     found: dict[str, Any] = {}
-    for which, own in _sums(policy, source, config).items():
-        known = name != "sft" and which in reference
-        accuracy = evaluate.implicit_accuracy(own, reference[which]) if known else None
-        found |= {f"{which}_accuracy": accuracy, f"{which}_nll": evaluate.nll(own)}
+    for which in source.held_out:
+        own, base = (x.get(which) if x else None for x in (sums, reference))
+        accuracy = None
+        if own is not None and base is not None and name != "sft":
+            accuracy = evaluate.implicit_accuracy(own, base)
+        likelihood = None if own is None else evaluate.nll(own)
+        found |= {f"{which}_accuracy": accuracy, f"{which}_nll": likelihood}
     return found
 
 

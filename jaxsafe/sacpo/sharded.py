@@ -92,7 +92,9 @@ class Sharded(Program):
         _, params = hf.load(self.start, shardings.learner.params, "float32")
         with jax.set_mesh(self.devices):
             learner: State = jax.jit(
-                lambda k, p: algorithm.init(k, config, p), out_shardings=shardings.learner
+                lambda k, p: algorithm.init(k, config, p),
+                out_shardings=shardings.learner,
+                donate_argnums=1,
             )(key, params)
         if where.reference is None:
             return Run(learner, None)
@@ -121,7 +123,10 @@ class Sharded(Program):
                 found = step(params, sharding.place(part, self.devices))
             return parallel.to_host(found)[: end - begin]
 
-        out = pathlib.Path(self.options.out or "") / "checkpoints" / f"{self.stage.name}.references"
+        # Each process keeps a whole cache of its own, as all of them take part in computing it.
+        process = f".{jax.process_index()}" if jax.process_index() else ""
+        name = f"{self.stage.name}.references{process}"
+        out = pathlib.Path(self.options.out or "") / "checkpoints" / name
         columns = tuple(f"sequence_{k}" for k in range(data.ids.shape[1]))
         with loop.progress_bar(self.options, f"{self.stage.name}: references") as bar:
             tell = lambda done, total: bar.update(done / total - bar.n)  # noqa: E731

@@ -118,8 +118,8 @@ def solve(
         mixed = (1 - q) * np.exp(helpful) + q * np.exp(optimum)
         policies[f"mixture {q:g}"] = np.log(mixed)
     outcomes = {name: outcome(problem, policy, optimum) for name, policy in policies.items()}
-    ends = (outcome(problem, policy, optimum) for policy in (optimum, helpful))
-    return Solution(at, temperature, *ends, outcomes)
+    best, free = (outcome(problem, policy, optimum) for policy in (optimum, helpful))
+    return Solution(at, temperature, best, free, outcomes)
 
 
 def make(

@@ -13,16 +13,17 @@ import optax
 from flax import struct
 
 Params = Any
+Array = Any  # numpy's on the host, JAX's on devices
 
 
 class Batch(NamedTuple):
     """Rows to learn from; the data as a whole has the same fields, `[N, ...]`."""
 
-    ids: jax.Array  # [B, K, T] int32
-    mask: jax.Array  # [B, K, T] bool, a token
-    completion: jax.Array  # [B, K, T] bool, a token of the answer, its end included
-    desirable: jax.Array | None = None  # [B] bool; KTO
-    reference: jax.Array | None = None  # [B, K] log pi_ref(answer | prompt); None: from the state
+    ids: Array  # [B, K, T] int32
+    mask: Array  # [B, K, T] bool, a token
+    completion: Array  # [B, K, T] bool, a token of the answer, its end included
+    desirable: Array | None = None  # [B] bool; KTO
+    reference: Array | None = None  # [B, K] log pi_ref(answer | prompt); None: from the state
 
 
 class State(struct.PyTreeNode):

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from experiments import tsdi as tsdi_binary
-from jaxsafe import lm, m2td3, pls, sacpo, tsdi
+from jaxsafe import advantage_nas, lm, m2td3, pls, sacpo, tsdi
+from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
 from jaxsafe.sacpo import experiment as sacpo_experiment
 from jaxsafe.tsdi import models as tsdi_models
+from tests.advantage_nas import worlds
 
 
 class Small(NamedTuple):
@@ -101,6 +103,18 @@ def _pls() -> Small:
     return Small(config, init, batch, pls.algorithm.update)
 
 
+def _advantage_nas() -> Small:
+    config = advantage_nas.Config(epochs=20, freeze_epochs=1, steps_per_epoch=3, weight_lr=0.03)
+
+    def init(key: jax.Array) -> advantage_nas.State:
+        return advantage_nas.init(key, config, worlds.NETWORK)
+
+    def update(state, batch, config):
+        return advantage_nas.update(state, batch, config, worlds.NETWORK)
+
+    return Small(config, init, worlds.batch, update)
+
+
 def _sacpo() -> Small:
     model = DecoderConfig(
         vocab_size=11,
@@ -162,6 +176,12 @@ def _tsdi() -> Small:
 
 
 SYSTEMS = [
+    System(
+        "advantage_nas",
+        advantage_nas.PRESETS,
+        advantage_nas_experiment.validate_experiment,
+        _advantage_nas,
+    ),
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
     System("sacpo", sacpo.PRESETS, sacpo_experiment.validate_experiment, _sacpo),

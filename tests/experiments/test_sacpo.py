@@ -71,6 +71,7 @@ def test_the_summary_is_of_every_policy(finished):
     assert 0 < helpful["helpful_accuracy"] < 1 and helpful["helpful_nll"] > 0
 
 
+@pytest.mark.slow
 def test_stage_by_stage_gives_what_one_run_gives(finished, tmp_path):
     out = tmp_path / "run"
     first = binaries.run(MODULE, *SMALL, "--stage=sft", f"--out={out}")
@@ -88,6 +89,7 @@ def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
     assert_same_rows(out, finished)
 
 
+@pytest.mark.slow
 def test_eval_scores_again(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints")

@@ -77,32 +77,34 @@ def test_without_layers_the_model_is_a_table_of_bigrams():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_padding_on_either_side_changes_nothing(family):
+def test_padding_and_packed_neighbours_change_nothing(family):
+    """Three pieces in one row, and the first alone in it: on the right, on the left, between."""
     config = models.FAMILIES[family]
-    params, ids = models.params(config), models.tokens(config, (1, 9))
-    plain = logits(config, params, ids)
-    for before, after in ((3, 0), (0, 3), (2, 1)):
-        padded = jnp.pad(ids, ((0, 0), (before, after)), constant_values=5)
-        mask = jnp.pad(jnp.ones_like(ids), ((0, 0), (before, after)))
-        found = logits(config, params, padded, mask)
-        assert jnp.isfinite(found).all()
-        np.testing.assert_allclose(found[:, before : before + 9], plain, rtol=0, atol=2e-5)
+    params, pieces = models.params(config), models.tokens(config, (3, 7))
+    alone = logits(config, params, pieces)
+    rows = np.full((4, 24), 5, np.int32)
+    segments = np.zeros((4, 24), np.int32)
+    places = [(0, 0, 0), (0, 7, 1), (0, 14, 2), (1, 17, 0), (2, 0, 0), (3, 4, 0)]
+    for row, begin, piece in places:
+        rows[row, begin : begin + 7] = pieces[piece]
+        segments[row, begin : begin + 7] = 1 + piece
+    found = logits(config, params, rows, segments > 0, segment_ids=segments)
+    assert jnp.isfinite(found).all()
+    for row, begin, piece in places:
+        part = found[row, begin : begin + 7]
+        np.testing.assert_allclose(part, alone[piece], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_packed_pieces_are_as_if_alone(family):
-    config = models.FAMILIES[family]
-    params = models.params(config)
-    parts = [models.tokens(config, (1, n), seed=n) for n in (6, 8, 6)]
-    packed = jnp.concatenate([*parts, jnp.zeros((1, 2), jnp.int32)], axis=1)
-    segments = jnp.array([[1] * 6 + [2] * 8 + [3] * 6 + [0] * 2])
-    found = logits(config, params, packed, segments > 0, segment_ids=segments)
-    begin = 0
-    for part in parts:
-        end = begin + part.shape[1]
-        alone = logits(config, params, part)
-        np.testing.assert_allclose(found[:, begin:end], alone, rtol=0, atol=2e-5)
-        begin = end
+def test_padding_needs_no_segments():
+    config = models.FAMILIES["qwen2"]
+    params, ids = models.params(config), models.tokens(config, (1, 7))
+    rows, mask = np.full((2, 12), 5, np.int32), np.zeros((2, 12), bool)
+    for row, begin in ((0, 5), (1, 0)):
+        rows[row, begin : begin + 7], mask[row, begin : begin + 7] = ids[0], True
+    found = logits(config, params, rows, mask)
+    alone = logits(config, params, ids)[0]
+    np.testing.assert_allclose(found[0, 5:], alone, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(found[1, :7], alone, rtol=0, atol=2e-5)
 
 
 def test_later_tokens_and_tokens_out_of_the_window_are_not_seen():
@@ -115,9 +117,10 @@ def test_later_tokens_and_tokens_out_of_the_window_are_not_seen():
     assert not moved[:3].any() and moved[3:11].all() and not moved[13:].any()
 
 
-@pytest.mark.parametrize("family", ["qwen2"])
-def test_remat_and_unrolled_layers_change_no_gradient(family):
-    base = models.FAMILIES[family]
+@pytest.mark.slow
+def test_remat_and_unrolled_layers_change_no_gradient():
+    """Slow to compile four times; `tests/parity` compares each with torch's gradient too."""
+    base = models.FAMILIES["qwen2"]
     params, ids = models.params(base), models.tokens(base, (2, 8))
 
     def gradient(**change):

@@ -60,6 +60,8 @@ def test_a_dtype_may_be_asked_for(folder):
     assert config.dtype == config.param_dtype == "bfloat16"
     expected = models.params(CONFIG)["layers"]["q"]["kernel"].astype(jnp.bfloat16)
     np.testing.assert_array_equal(params["layers"]["q"]["kernel"], expected)
+    with pytest.raises(UserError, match="dtype='bf16' is unknown"):
+        hf.load(folder, dtype="bf16")
 
 
 def test_a_model_written_over_another_leaves_nothing_of_it(folder):

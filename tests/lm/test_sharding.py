@@ -92,10 +92,10 @@ def test_a_folder_is_read_straight_into_shards(tmp_path, monkeypatch):
 def test_generation_on_a_mesh_gives_the_same_tokens():
     params = models.params(CONFIG)
     prompts = [[3, 4, 5], [6], [7, 8], [9, 9, 9]]
-    alone = lm.generate(lm.prepare(params, CONFIG), prompts, lm.Generation(6))
+    alone = lm.generate.generate(lm.prepare(params, CONFIG), prompts, lm.Generation(6))
     mesh = sharding.make_mesh(1, 4, 2)
     placed = jax.device_put(params, sharding.param_shardings(CONFIG, mesh))
-    found = lm.generate(lm.prepare(placed, CONFIG), prompts, lm.Generation(6))
+    found = lm.generate.generate(lm.prepare(placed, CONFIG), prompts, lm.Generation(6))
     np.testing.assert_array_equal(found.tokens, alone.tokens)
 
 

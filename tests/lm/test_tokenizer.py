@@ -2,6 +2,8 @@
 """Tokens of prompts and completions, from a tokenizer trained here, read as transformers does."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from jaxsafe import lm
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import hf, tiny, tokenizer
+from tests.core import toy
 from tests.lm import models
 
 TEXTS = [f"say hello to user {i}, please" for i in range(30)] + ["hello there", "nöt ÄSCII ♥"]
@@ -35,6 +38,32 @@ def test_a_tiny_folder_holds_a_model_and_a_tokenizer(made):
     ids = (read.pad_token_id, read.bos_token_id, read.eos_token_id)
     assert ids == (tiny.PAD_ID, tiny.BOS_ID, tiny.EOS_ID)
     assert read.padding_side == "left" and len(read) == config.vocab_size
+
+
+_WITHOUT_TORCH = """
+import sys
+
+sys.modules["torch"] = None  # to import it is an error
+from jaxsafe.lm import hf, tokenizer
+
+config, params = hf.load(sys.argv[1])
+words = tokenizer.load(sys.argv[1])
+print(config.vocab_size, len(words), len(tokenizer.encode_prompt(words, "hello")))
+"""
+
+
+def test_folders_are_read_without_torch(made):
+    folder, (config, _, written) = made
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, str(folder)],
+        cwd=toy.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    prompt = tokenizer.encode_prompt(written, "hello")
+    assert done.stdout.split() == [str(config.vocab_size), str(len(written)), str(len(prompt))]
 
 
 def test_the_benchmarks_model_has_the_pages_size():

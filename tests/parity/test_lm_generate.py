@@ -32,7 +32,7 @@ def test_greedy_ids_are_transformers(kind, tmp_path):
     stops = (int(free[0, 4]), int(free[2, 9]), int(free[3, 7]))
     expected = generated(model, prompts, max_new_tokens=14, eos_token_id=list(stops))
     ready = lm.prepare(hf.load(tmp_path)[1], hf.load(tmp_path)[0])
-    out = lm.generate(ready, prompts, lm.Generation(max_new=14, stop_ids=stops))
+    out = lm.generate.generate(ready, prompts, lm.Generation(max_new=14, stop_ids=stops))
     width = expected.shape[1]
     np.testing.assert_array_equal(out.tokens[:, :width], expected)
     assert not np.asarray(out.tokens)[:, width:].any()
@@ -47,9 +47,11 @@ def test_one_new_token_and_a_least_number_of_them(tmp_path):
     config, params = hf.load(tmp_path)
     ready, prompts = lm.prepare(params, config), [[5, 6, 7], [8]]
     one = generated(model, prompts, max_new_tokens=1, eos_token_id=None)
-    np.testing.assert_array_equal(lm.generate(ready, prompts, lm.Generation(max_new=1)).tokens, one)
+    np.testing.assert_array_equal(
+        lm.generate.generate(ready, prompts, lm.Generation(max_new=1)).tokens, one
+    )
     stop = int(one[0, 0])
     expected = generated(model, prompts, max_new_tokens=8, min_new_tokens=5, eos_token_id=stop)
-    found = lm.generate(ready, prompts, lm.Generation(8, min_new=5, stop_ids=(stop,)))
+    found = lm.generate.generate(ready, prompts, lm.Generation(8, min_new=5, stop_ids=(stop,)))
     np.testing.assert_array_equal(found.tokens[:, : expected.shape[1]], expected)
     assert (np.asarray(found.lengths) >= 5).all()

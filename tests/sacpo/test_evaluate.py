@@ -149,7 +149,7 @@ def test_the_stages_own_scores_advise_a_multiplier(world):
     sums = [evaluate.pair_sums(p, data, config).log_probs[:, 0] for p in policies]
     np.testing.assert_allclose(r.reshape(-1), 0.5 * (sums[1] - sums[0]), rtol=1e-6)
     np.testing.assert_allclose(g.reshape(-1), 0.1 * (sums[2] - sums[1]), rtol=1e-6)
-    score = np.where(labels > 0, 1.0, 0.0)
-    told = implicit.advice((0 * score, score, labels), 0.5, 0.7)
+    score = np.tile([1.0, 0.0], (6, 2))
+    told = implicit.advice((0 * score, score, score), 0.5, 0.7)
     assert told["expected_safety"] >= 0.7 and told["lambda"] == pytest.approx(0.4236, rel=1e-3)
-    assert "is not reached" in implicit.advice((0 * score, score, 0 * labels), 0.5, 0.7)["refused"]
+    assert "is not reached" in implicit.advice((0 * score, score, 0 * score), 0.5, 0.7)["refused"]
