@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsafe import lm
 from jaxsafe.core.checks import UserError
+from jaxsafe.lm import generate as lm_generate
 from jaxsafe.lm import reference_cache
 from jaxsafe.lm import tokenizer as tokens
 from jaxsafe.lm.config import DecoderConfig
@@ -172,7 +172,7 @@ def draws(
             prompts = np.asarray(ids[:, :-length])
             own_key = jax.random.fold_in(key, 2 * i + 1)
             width = (prompts.shape[1],)
-            said = lm.generate(author, prompts.tolist(), own, own_key, buckets=width)
+            said = lm_generate.generate(author, prompts.tolist(), own, own_key, buckets=width)
             ids = pools.with_answers(jnp.asarray(prompts), said.tokens).ids
         found.append(np.asarray(ids, np.int32))
     return np.stack(found)
@@ -259,7 +259,7 @@ def generate(
         `lm.generate` raises.
     """
     if correction is None:
-        return lm.generate(model, prompts, options, key, **kwargs)
+        return lm_generate.generate(model, prompts, options, key, **kwargs)
     vocab = model.embed.shape[0]
     if correction.bias.shape[1] != vocab:
         raise UserError(
@@ -274,4 +274,6 @@ def generate(
             )
         correction = correction.replace(alpha=jnp.repeat(correction.alpha, options.samples))
     hook = decode.processor(space)
-    return lm.generate(model, prompts, options, key, processor=hook, extra=correction, **kwargs)
+    return lm_generate.generate(
+        model, prompts, options, key, processor=hook, extra=correction, **kwargs
+    )

@@ -123,7 +123,9 @@ def distances(
     first = ids.shape[1] - config.positions - 1
     rows, mask = jnp.asarray(ids), jnp.ones(ids.shape, bool)
     safe, reference = (
-        jax.jit(lambda p: planted.model.head(p, planted.model.hidden(p, rows, mask)[:, first:-1]))(p)
+        jax.jit(lambda p: planted.model.head(p, planted.model.hidden(p, rows, mask)[:, first:-1]))(
+            p
+        )
         for p in planted.pair
     )
     at_work = correction(table, 1.0).replace(alpha=jnp.asarray(alpha, jnp.float32))

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsafe import lm
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import DecoderConfig, Generation, logprobs
 from jaxsafe.lm import tokenizer as tokens
-from jaxsafe.lm.generate import BUCKETS
+from jaxsafe.lm.generate import BUCKETS, generate
 from jaxsafe.tsdi import models
 from jaxsafe.tsdi.experiment import Decoding
 from jaxsafe.tsdi.methods import Method
@@ -49,7 +48,7 @@ def answer(method: Method, source: Source, how: Decoding, key: jax.Array) -> Ans
     for i in range(0, len(ids), size):
         prompts, part_key = ids[i : i + size], jax.random.fold_in(key, i)
         if method.mix is not None:
-            part = lm.generate(
+            part = generate(
                 method.models, prompts, options, part_key, mix=method.mix, buckets=width
             )
         else:
@@ -135,7 +134,7 @@ def score(given: Answers, source: Source) -> dict[str, np.ndarray]:
 
 def by_group(values: Mapping[str, np.ndarray], harmful: np.ndarray) -> dict[str, float]:
     """Means over harmless and over harmful prompts; a group without prompts is left out."""
-    found = {}
+    found: dict[str, float] = {}
     for group, chosen in (("benign", ~harmful), ("harmful", harmful)):
         if chosen.any():
             found |= {f"{group}_{name}": float(x[chosen].mean()) for name, x in values.items()}

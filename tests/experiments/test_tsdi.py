@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TSDI binary from end to end: trained, killed, reused, on folders of one's own, and planted."""
+"""The TSDI binary end to end: trained, killed, reused, on folders of one's own, and planted."""
 
 import json
 import random
@@ -73,7 +73,9 @@ def test_models_are_trained_and_a_table_is_estimated_of_them(finished):
 def test_the_summary_is_of_every_method(finished):
     rows, scores = results(finished), json_rows(finished / "eval.jsonl")
     names = [row["method"] for row in rows]
-    assert {"safe", "reference", MAIN, "TSDI gated", "TSDI 0 positions", "weights 0.5"} <= set(names)
+    assert {"safe", "reference", MAIN, "TSDI gated", "TSDI 0 positions", "weights 0.5"} <= set(
+        names
+    )
     assert {"TSDI K 8", "TSDI prefix safe", "TSDI pool vocabulary", "penalty 4"} <= set(names)
     for row in rows:
         mine = [s for s in scores if s["method"] == row["method"]]

@@ -43,9 +43,7 @@ def test_transformers_gives_our_tokens(tmp_path, monkeypatch):
     exec(example, names)
     theirs = names["out"][:, 5:].numpy()
     ready, options = lm.prepare(params, config), lm.Generation(max_new=12)
-    ours = models.generate(
-        ready, PROMPTS, options, correction=tsdi.correction(table), buckets=(5,)
-    )
+    ours = models.generate(ready, PROMPTS, options, correction=tsdi.correction(table), buckets=(5,))
     np.testing.assert_array_equal(np.asarray(ours.tokens), theirs)
-    plain = lm.generate(ready, PROMPTS, options, buckets=(5,))
+    plain = lm.generate.generate(ready, PROMPTS, options, buckets=(5,))
     assert (np.asarray(plain.tokens) != theirs).any(1).all()

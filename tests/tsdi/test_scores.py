@@ -51,7 +51,7 @@ def every(world, **change):
 
 
 def test_methods_are_what_they_are_called(world):
-    source, _, table, ready = world
+    source, _, _, ready = world
     how, found = every(world)
     key = jax.random.key(0)
     said = {name: scores.answer(m, source, how, key).tokens for name, m in found.items()}
@@ -61,7 +61,7 @@ def test_methods_are_what_they_are_called(world):
 
     def plain(models, **given):
         part = jax.random.fold_in(key, 0)
-        tokens = lm.generate(models, source.prompt_ids(), options, part, **given).tokens
+        tokens = lm.generate.generate(models, source.prompt_ids(), options, part, **given).tokens
         return np.asarray(tokens).reshape(3, 2, 5)
 
     both = (ready["safe"], ready["reference"])
@@ -100,7 +100,7 @@ def test_the_likelihood_of_own_answers_is_what_generation_says(world):
     options = lm.Generation(
         max_new=6, temperature=1.0, stop_ids=(tiny.EOS_ID,), samples=2, log_probs=True
     )
-    out = lm.generate(ready["safe"], prompts, options, jax.random.key(0))
+    out = lm.generate.generate(ready["safe"], prompts, options, jax.random.key(0))
     lengths = np.asarray(out.lengths).reshape(3, 2)
     given = scores.Answers([], np.asarray(out.tokens).reshape(3, 2, 6), lengths)
     expected = -np.asarray(out.log_probs).sum(1).reshape(3, 2) / lengths
