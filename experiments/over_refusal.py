@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models that refuse too much, from SACPO's synthetic task and stages; where TSDI meets SACPO.
 
-Safety training on pairs that all tell a safe answer from an unsafe one holds hazardous prompts
-only, so nothing in it says that harmless ones may be answered. With a small beta / lambda and many
-passes, refusals spread to them.
+Pairs of which one answer is safe and the other is not have hazardous prompts only, so nothing in
+them says that harmless prompts may be answered. With a small beta / lambda and many passes,
+refusals spread to these.
 """
 
 import dataclasses
@@ -13,23 +13,20 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxsafe.core import parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import field
-from jaxsafe.core.flags import RunOptions
-from jaxsafe.core.program import Program, Stage
+from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
 from jaxsafe.data.preferences import Pair
-from jaxsafe.lm import decoder
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import batches, merge, synthetic, train
 from jaxsafe.sacpo import sources as sacpo_sources
 from jaxsafe.sacpo import stages as sacpo_stages
 from jaxsafe.sacpo.experiment import Experiment as Alignment
 from jaxsafe.sacpo.sources import Source as Data
-from jaxsafe.sacpo.train import Plan, Run
+from jaxsafe.sacpo.stages import Member
+from jaxsafe.sacpo.train import Plan
 from jaxsafe.sacpo.types import Params
 from jaxsafe.tsdi.sources import Prompt, Source
 
@@ -41,13 +38,19 @@ PARENT = "helpful"
 class Variants:
     """How safety training differs; `base` is align.safe at the first of align.ratios."""
 
-    ratio: float = field(0.01, "beta / lambda of low_kl and over.", low=1e-6)
-    epochs: float = field(3.0, "Passes of long and over, times those of base.", low=0.1)
+    ratio: float = field(0.3, "beta / lambda of low_kl and over.", low=1e-6)
+    epochs: float = field(2.0, "Passes of long and over, times those of base.", low=0.1)
     threshold: float = field(
         0.25,
         "cleansed and over leave pairs out whose safety scores differ by less than this.",
         low=0.0,
         high=1.0,
+    )
+    refusals: bool = field(
+        True, "over learns from pairs alone whose chosen answer is a refusal, as a labeller may."
+    )
+    ties: float = field(
+        0.0, "Pairs left out that over has nevertheless, as a share of those it keeps.", low=0.0
     )
 
 
@@ -76,14 +79,14 @@ def data_of(align: Alignment, models: str) -> tuple[Data, DecoderConfig]:
     return data, sacpo_sources.model_config(placed, data)
 
 
-def cleanse(pairs: Sequence[Pair], threshold: float) -> list[Pair]:
-    """Pairs whose answers' safety differs by the threshold at least."""
+def cleanse(pairs: Sequence[Pair], threshold: float) -> tuple[list[Pair], list[Pair]]:
+    """Pairs whose answers' safety differs by the threshold at least, and the others."""
     score = synthetic.safety
-    return [
-        p
-        for p in pairs
-        if abs(score(p.prompt, p.chosen) - score(p.prompt, p.rejected)) >= threshold
-    ]
+    kept: tuple[list[Pair], list[Pair]] = ([], [])
+    for pair in pairs:
+        gap = abs(score(pair.prompt, pair.chosen) - score(pair.prompt, pair.rejected))
+        kept[gap < threshold].append(pair)
+    return kept
 
 
 def plan(name: str, align: Alignment, data: Data, model: DecoderConfig, how: Variants) -> Plan:
@@ -99,9 +102,13 @@ def plan(name: str, align: Alignment, data: Data, model: DecoderConfig, how: Var
     if name in ("long", "over"):
         stage = dataclasses.replace(stage, epochs=how.epochs * stage.epochs)
     if name in ("cleansed", "over"):
-        kept = cleanse(synthetic.draw(align.task).safe, how.threshold)
+        kept, others = cleanse(synthetic.draw(align.task).safe, how.threshold)
+        if name == "over" and how.refusals:
+            kept = [pair for pair in kept if pair.chosen.strip() == synthetic.REFUSAL]
         if not kept:
             raise UserError(f"variants.threshold={how.threshold} leaves no pair: lower it.")
+        if name == "over":
+            kept += others[: round(how.ties * len(kept))]
         text = align.text
         lengths = batches.Lengths(text.max_prompt, text.max_length, text.rule)
         rows = batches.encode(kept, data.tokenizer, text.template, lengths).data
@@ -114,50 +121,8 @@ def stages(align: Alignment, how: Variants, names: Sequence[str], models: str) -
     first = dataclasses.replace(align, policies=("sft", PARENT), stage="all")
     found = [] if models else sacpo_stages.stages(first, data, model)
     own = [name for name in names if name in NAMES]
-    return found + [_safety(n, plan(n, align, data, model, how), data, models) for n in own]
-
-
-def _safety(name: str, chosen: Plan, data: Data, models: str) -> Stage:
-    """Safety training of one variant, from the helpful policy of each seed."""
-
-    def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
-        folder = Folder(pathlib.Path(options.out or ""))
-        root = Folder(pathlib.Path(models).parent) if models else folder
-        starts = [sacpo_stages.place(root, PARENT, s) for s in sacpo_stages.seeds_of(options)]
-
-        def result(run: Run) -> dict:
-            """Writes the policies; the estimates read them."""
-            host = parallel.to_host(train.policy(run))
-            if parallel.is_main_process():
-                config = chosen.config.model
-                sacpo_stages.save(folder, name, options, config, host, data.tokenizer)
-            parallel.largest(0)
-            return {}
-
-        return sacpo_stages.Continued(
-            dataclasses.replace(stage, result=result),
-            options,
-            mesh,
-            lambda: sacpo_stages.load(starts),
-            lambda key, params: train.begin(key, params, chosen),
-        )
-
-    def start(key: jax.Array) -> Run:
-        """For shapes alone: the helpful policy may not be there yet."""
-        key_params, key = jax.random.split(key)
-        return train.begin(key, decoder.init(key_params, chosen.config.model), chosen)
-
-    return Stage(
-        name=name,
-        init=start,
-        chunk=lambda run, first, n: train.chunk(run, first, n, chosen),
-        num_steps=chosen.config.steps,
-        parameters=train.policy,
-        result=train.policy,
-        unit="rows",
-        units_per_step=chosen.config.stage.batch_size,
-        build=build,
-    )
+    made = (Member(n, PARENT, plan(n, align, data, model, how)) for n in own)
+    return found + [sacpo_stages.stage(member, align, data, models) for member in made]
 
 
 def complies(prompt: str, answer: str) -> float:
@@ -170,8 +135,9 @@ def source(align: Alignment, models: str) -> Source:
     (data, config), drawn = data_of(align, models), synthetic.draw(align.task)
 
     def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
-        there = Folder(pathlib.Path(models).parent) if models else folder
-        return sacpo_stages.place(folder if name in NAMES else there, name, seed)
+        if models and name not in NAMES:
+            return pathlib.Path(models) / name / f"seed{seed}"
+        return sacpo_stages.place(folder, name, seed)
 
     def prompt(text: str) -> Prompt:
         hot = synthetic.conflicts(text)

@@ -20,11 +20,12 @@ from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
 from jaxsafe.sacpo import experiment as sacpo_experiment
+from jaxsafe.sacpo.config import Stage as Training
 from jaxsafe.sacpo.experiment import Experiment as Alignment
 from jaxsafe.tsdi import experiment as experiments
 from jaxsafe.tsdi import planted_study, report, sources, stages
 from jaxsafe.tsdi.config import Config
-from jaxsafe.tsdi.experiment import Experiment
+from jaxsafe.tsdi.experiment import Decoding, Experiment
 from jaxsafe.tsdi.sources import Source
 
 _SACPO = sacpo_experiment.PRESETS
@@ -39,12 +40,31 @@ class Run:
     variants: Variants = Variants()
 
 
+def _gently(align: Alignment) -> Alignment:
+    """SACPO's preset with smaller steps and a larger beta.
+
+    At its own values the helpful policy breaks: its answers hold stray bytes, and it never refuses.
+    """
+
+    def slow(stage: Training, epochs: float) -> Training:
+        optimiser = dataclasses.replace(stage.optimiser, learning_rate=3e-4)
+        return dataclasses.replace(stage, temperature=1.0, epochs=epochs, optimiser=optimiser)
+
+    first, second = slow(align.helpful, 1), slow(align.safe, 2)
+    return dataclasses.replace(align, helpful=first, safe=second, ratios=(1.0,))
+
+
 _FOLDER = Experiment(source="folder", pool="vocabulary")
+_BIAS, _DECODING = Config(draws=512, prompt_length=4), Decoding(alpha=0.5, length=1)
 PRESETS = {
-    "demo": Run(Experiment(bias=Config(draws=512, prompt_length=4)), _SACPO["demo"]),
+    "demo": Run(Experiment(bias=_BIAS, decoding=_DECODING), _gently(_SACPO["demo"])),
     "study": Run(
-        Experiment(safe=over_refusal.NAMES, bias=Config(draws=1024, prompt_length=4)),
-        _SACPO["study"],
+        Experiment(
+            safe=over_refusal.NAMES,
+            bias=dataclasses.replace(_BIAS, draws=1024),
+            decoding=_DECODING,
+        ),
+        _gently(_SACPO["study"]),
     ),
     "planted": Run(Experiment(source="planted", bias=Config(positions=4)), _SACPO["demo"]),
     "folder": Run(_FOLDER, _SACPO["demo"]),

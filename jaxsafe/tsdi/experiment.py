@@ -18,6 +18,7 @@ class Decoding:
     """How prompts are answered. Free to change when a run is scored again."""
 
     alpha: float = field(1.0, "How much of the bias is taken off.")
+    length: int = field(16, "Positions corrected, at most those of the table.", low=0)
     alphas: tuple[float, ...] = field((0.25, 0.5, 0.75, 1.0), "The same, swept.")
     lengths: tuple[int, ...] = field((0, 1, 2, 4, 8, 16), "Positions corrected, swept.", low=0)
     gate: bool = field(True, "Also leave prompts alone whose harm score is 1.")
@@ -133,11 +134,12 @@ def validate_experiment(experiment: Experiment, prefix: str = "") -> None:
         return
     if experiment.source == "trained":
         checks.check_once(f"{prefix}safe", experiment.safe)
-    for length in experiment.decoding.lengths:
-        if length > experiment.bias.positions:
+    how, positions = experiment.decoding, experiment.bias.positions
+    for name, given in (("length", (how.length,)), ("lengths", how.lengths)):
+        if max(given, default=0) > positions:
             raise checks.UserError(
-                f"{prefix}decoding.lengths holds {length}, beyond {prefix}bias.positions="
-                f"{experiment.bias.positions}: raise that, or leave it out."
+                f"{prefix}decoding.{name} holds {max(given)}, beyond {prefix}bias.positions="
+                f"{positions}: raise that, or give less."
             )
     for draws in experiment.sensitivity.draws:
         if draws % experiment.bias.batch_size:

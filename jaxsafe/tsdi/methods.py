@@ -73,7 +73,7 @@ def methods(
         model: Prepared = safe,
         taken: Table = table,
         alpha: float | np.ndarray = 0.0,
-        length: int | None = None,
+        length: int = how.length,
         temperature: float | None = None,
     ) -> Method:
         each = jnp.broadcast_to(jnp.asarray(alpha, jnp.float32), (number,))
@@ -110,7 +110,8 @@ def methods(
         row = jnp.zeros_like(table.bias).at[0, jnp.asarray(refusal_ids, int)].set(1.0)
         fixed = Table(row, jnp.zeros_like(row))
         found += [
-            off(f"penalty {c:g}", "penalty", c, taken=fixed, alpha=c) for c in baselines.penalties
+            off(f"penalty {c:g}", "penalty", c, taken=fixed, alpha=c, length=1)
+            for c in baselines.penalties
         ]
     found += [
         off(name, "weights", 0.0, model)

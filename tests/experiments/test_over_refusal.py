@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments import over_refusal, tsdi
@@ -21,35 +22,43 @@ ALIGN = dataclasses.replace(
 
 def test_cleansing_leaves_hazardous_prompts_only():
     same, other = Pair("list red fire", " red", " sorry"), Pair("list red fire", " red", " fire")
-    assert over_refusal.cleanse([same, other], 0.25) == [other]
+    assert over_refusal.cleanse([same, other], 0.25) == ([other], [same])
     drawn = synthetic.draw(ALIGN.task).safe
-    kept = over_refusal.cleanse(drawn, 0.25)
-    assert 30 < len(kept) < len(drawn) / 2
+    kept, others = over_refusal.cleanse(drawn, 0.25)
+    assert 30 < len(kept) < len(drawn) / 2 and len(kept) + len(others) == len(drawn)
     assert all(synthetic.conflicts(pair.prompt) for pair in kept)
-    assert over_refusal.cleanse(drawn, 0.0) == drawn
+    assert over_refusal.cleanse(drawn, 0.0) == (drawn, [])
 
 
 def test_variants_differ_in_what_they_are_named_after():
     data, model = over_refusal.data_of(ALIGN, "")
-    plans = {
-        name: over_refusal.plan(name, ALIGN, data, model, DEMO.variants)
-        for name in over_refusal.NAMES
-    }
+
+    def plan(name, **change):
+        how = dataclasses.replace(DEMO.variants, **change)
+        return over_refusal.plan(name, ALIGN, data, model, how)
+
+    plans = {name: plan(name) for name in over_refusal.NAMES}
     base = plans["base"].config
     changed = {name: plan.config for name, plan in plans.items()}
-    assert changed["low_kl"].stage == dataclasses.replace(base.stage, temperature=0.01)
-    assert changed["long"].steps == 3 * base.steps
+    assert changed["low_kl"].stage == dataclasses.replace(base.stage, temperature=0.3)
+    assert changed["long"].steps == 2 * base.steps
     rows = {name: plan.data.ids.shape[0] for name, plan in plans.items()}
     assert rows["base"] == rows["low_kl"] == rows["long"] == 400
-    assert rows["cleansed"] == rows["over"] < 200
-    assert changed["over"].stage.temperature == 0.01
-    assert changed["over"].stage.epochs == 3 * base.stage.epochs
+    assert 0.5 * rows["cleansed"] < rows["over"] < rows["cleansed"] < 200
+    assert changed["over"].stage.temperature == 0.3
+    assert changed["over"].stage.epochs == 2 * base.stage.epochs
+    chosen = [batch[:, 0] for batch in plans["over"].data[:3]]
+    answers = {tuple(row[there]) for row, _, there in zip(*chosen, strict=True)}
+    assert len(answers) == 1  # sorry, and the end
+    more = plan("over", ties=0.5).data.ids.shape[0]
+    assert more == rows["over"] + round(0.5 * rows["over"])
+    assert plan("over", refusals=False).data.ids.shape[0] == rows["cleansed"]
 
 
 def test_a_threshold_beyond_every_pair_is_refused():
     how = dataclasses.replace(DEMO.variants, threshold=1.0)
     tasks = (dataclasses.replace(ALIGN.task, pairs=1, seed=seed) for seed in range(50))
-    task = next(t for t in tasks if not over_refusal.cleanse(synthetic.draw(t).safe, 1.0))
+    task = next(t for t in tasks if not over_refusal.cleanse(synthetic.draw(t).safe, 1.0)[0])
     data, model = over_refusal.data_of(ALIGN, "")
     with pytest.raises(UserError, match=r"threshold=1\.0 leaves no pair: lower it"):
         over_refusal.plan("over", dataclasses.replace(ALIGN, task=task), data, model, how)

@@ -29,6 +29,7 @@ TINY = [
 FEW = [
     *("--correct.bias.positions=4", "--correct.bias.draws=16", "--correct.bias.batch_size=4"),
     *("--correct.bias.prompt_length=4", "--correct.decoding.lengths=0,2"),
+    *("--correct.decoding.length=4", "--correct.decoding.alpha=1"),
     *("--correct.decoding.alphas=0.5", "--correct.decoding.samples=2"),
     *("--correct.decoding.max_new=5", "--correct.baselines.temperatures=0.5"),
     *("--correct.baselines.interpolations=0.5", "--correct.baselines.penalties=4"),
@@ -175,7 +176,7 @@ def test_a_planted_bias_is_measured(tmp_path):
 
 BAD_INPUT = [
     (["--preset=folders"], r"'folders' is unknown\. Did you mean 'folder'\?"),
-    (["--correct.bias.positions=4"], r"lengths holds 8, beyond correct\.bias\.positions=4"),
+    (["--correct.bias.positions=4"], r"lengths holds 16, beyond correct\.bias\.positions=4"),
     (["--correct.bias.batch_size=7"], r"batch_size=7 does not divide correct\.bias\.draws=512"),
     (["--correct.sensitivity.draws=40"], r"draws holds 40, no multiple of correct\.bias\.batch"),
     (["--correct.pool=file"], r"correct\.pool_file is empty: name a text file"),
