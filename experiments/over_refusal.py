@@ -39,7 +39,7 @@ class Variants:
     """How safety training differs; `base` is align.safe at the first of align.ratios."""
 
     ratio: float = field(0.3, "beta / lambda of low_kl and over.", low=1e-6)
-    epochs: float = field(2.0, "Passes of long and over, times those of base.", low=0.1)
+    epochs: float = field(3.0, "Passes of long and over, times those of base.", low=0.1)
     threshold: float = field(
         0.25,
         "cleansed and over leave pairs out whose safety scores differ by less than this.",

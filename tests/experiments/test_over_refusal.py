@@ -40,12 +40,12 @@ def test_variants_differ_in_what_they_are_named_after():
     base = plans["base"].config
     changed = {name: plan.config for name, plan in plans.items()}
     assert changed["low_kl"].stage == dataclasses.replace(base.stage, temperature=0.3)
-    assert changed["long"].steps == 2 * base.steps
+    assert changed["long"].steps == 3 * base.steps
     rows = {name: plan.data.ids.shape[0] for name, plan in plans.items()}
     assert rows["base"] == rows["low_kl"] == rows["long"] == 400
     assert 0.5 * rows["cleansed"] < rows["over"] < rows["cleansed"] < 200
     assert changed["over"].stage.temperature == 0.3
-    assert changed["over"].stage.epochs == 2 * base.stage.epochs
+    assert changed["over"].stage.epochs == 3 * base.stage.epochs
     chosen = [batch[:, 0] for batch in plans["over"].data[:3]]
     answers = {tuple(row[there]) for row, _, there in zip(*chosen, strict=True)}
     assert len(answers) == 1  # sorry, and the end
