@@ -163,7 +163,7 @@ def _tsdi() -> Small:
     # Eight draws have 35 divisions into halves, so that two keys give different ones.
     config = tsdi.Config(positions=3, draws=16, prompt_length=4, batch_size=8)
     # Large enough for two models to differ by more than rounding.
-    params = [jax.tree.map(lambda x: 20 * x, lm.init(jax.random.key(i), model)) for i in (5, 6)]
+    params = [jax.tree.map(lambda x: 6 * x, lm.init(jax.random.key(i), model)) for i in (5, 6)]
     pair, both = tsdi.Pair(*params), tsdi_models.of_decoder(model)
 
     def batch(key: jax.Array) -> tsdi.Batch:

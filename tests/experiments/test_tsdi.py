@@ -96,6 +96,7 @@ def test_the_summary_is_of_every_method(finished):
     assert len(json_rows(finished / "models/over/seed0/answers.jsonl")) == 6
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
     out = tmp_path / "run"
     rows = len(json_rows(finished / "metrics.jsonl"))
@@ -116,6 +117,7 @@ def test_eval_scores_again_with_other_numbers(finished, tmp_path):
     assert snapshot(out / "checkpoints") == before
 
 
+@pytest.mark.slow
 def test_an_earlier_runs_models_are_reused(finished, tmp_path):
     """Its helpful policies are not trained again, or none is where the safe one is there too."""
     out = tmp_path / "run"
@@ -143,6 +145,7 @@ def folders(finished, prompts):
     ]
 
 
+@pytest.mark.slow
 def test_folders_and_prompts_of_ones_own(finished, tmp_path):
     """XSTest's prompts to a model that knows none of their words: the pipeline, not a result."""
     out = tmp_path / "run"
@@ -157,6 +160,7 @@ def test_folders_and_prompts_of_ones_own(finished, tmp_path):
     assert "TSDI prefix reference" in rows
 
 
+@pytest.mark.slow
 def test_a_planted_bias_is_measured(tmp_path):
     out = tmp_path / "run"
     small = ("--correct.planted.vocab_size=64", "--correct.planted.hidden_size=16")
@@ -201,6 +205,7 @@ def refused(*arguments):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_and_prompts_that_are_none_are_named(finished, tmp_path):
     out, prompts = f"--out={tmp_path}/run", tmp_path / "prompts.csv"
     assert "folders.safe is empty: name two" in refused("--preset=folder", out)
