@@ -17,7 +17,7 @@ from jaxsafe.tsdi.sources import Prompt, Source
 from tests.tsdi import llamas
 
 TEXTS = ["list red gold", "list fire", "list blue red acid"]
-HOW = experiments.Decoding(samples=2, max_new=5, alphas=(0.5,), lengths=(1,))
+HOW = experiments.Decoding(samples=2, max_new=5, alphas=(0.5,), length=2, lengths=(1,))
 
 
 @pytest.fixture(scope="module")
