@@ -153,6 +153,16 @@ def test_sacpo_dpo_times_both_references_and_both_sides_agree():
         assert row["loss_at_5"] == pytest.approx(ours[0]["loss_at_5"], rel=2e-3)
 
 
+def test_tsdi_times_the_estimate_and_corrected_answers():
+    small = ("--batch=2", "--prompt=5", "--positions=2", "--batches=2", "--new=4", "--layers=1")
+    rows = worker("tsdi", *small, "--repeats=2")
+    kinds = ["estimate", "all logits", "same logits", "plain", "corrected"]
+    assert [row["what"] for row in rows] == kinds
+    for row in rows:
+        assert row["batch"] == 2 and row["repeats"] == 2 and row["per_cpu_s"] > 0
+        assert 0 < row["low"] <= row["rate"] <= row["high"]
+
+
 def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(m2td3_ablation.timing, "RESULTS", tmp_path)
     assert m2td3_ablation.earlier("a") == []

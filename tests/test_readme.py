@@ -32,6 +32,10 @@ CHECKS = {
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
     "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
     "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",
+    "tsdi-0": (
+        "assert state.count == 8 and table.bias.shape == (4, 4096)\n"
+        "assert out.tokens.shape == (1, 8) and abs(table.bias).max() > 2 * table.error.mean() > 0"
+    ),
     "pls-0": (
         "z = grid[trace.point[:, 0]]\n"
         "assert (z[:, 1] ** 2 + 0.5 * z[:, 0] <= 1).all() and best.sum() > 1.2"

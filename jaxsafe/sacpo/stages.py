@@ -55,16 +55,25 @@ def members(experiment: Experiment, source: Source, model: DecoderConfig) -> lis
 
 def stages(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Stage]:
     """One training stage per policy."""
-    return [_stage(x, experiment, source) for x in members(experiment, source, model)]
+    return [stage(x, experiment, source) for x in members(experiment, source, model)]
 
 
-def _stage(member: Member, experiment: Experiment, source: Source) -> Stage:
+def stage(member: Member, experiment: Experiment, source: Source, models: str = "") -> Stage:
+    """The training stage of one policy.
+
+    Args:
+      member: what is trained, on what.
+      experiment: the run's.
+      source: of the tokenizer.
+      models: folder of an earlier run with the parent in it; empty: this run's own.
+    """
     plan, base = member.plan, experiment.model.folder
 
     def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
         folder = Folder(pathlib.Path(options.out or ""))
+        home = pathlib.Path(models) if models else folder.models
         starts = [
-            place(folder, member.parent, seed) if member.parent else pathlib.Path(base)
+            home / member.parent / f"seed{seed}" if member.parent else pathlib.Path(base)
             for seed in seeds_of(options)
         ]
         one = experiment.model.spread == "parameters"

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsafe import advantage_nas, m2td3, pls, sacpo
+from experiments import tsdi as tsdi_binary
+from jaxsafe import advantage_nas, lm, m2td3, pls, sacpo, tsdi
 from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
 from jaxsafe.sacpo import experiment as sacpo_experiment
+from jaxsafe.tsdi import models as tsdi_models
 from tests.advantage_nas import worlds
 
 
@@ -148,6 +150,31 @@ def _sacpo() -> Small:
     return Small(config, init, batch, sacpo.update)
 
 
+def _tsdi() -> Small:
+    model = DecoderConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        intermediate_size=12,
+    )
+    # Eight draws have 35 divisions into halves, so that two keys give different ones.
+    config = tsdi.Config(positions=3, draws=16, prompt_length=4, batch_size=8)
+    # Large enough for two models to differ by more than rounding.
+    params = [jax.tree.map(lambda x: 6 * x, lm.init(jax.random.key(i), model)) for i in (5, 6)]
+    pair, both = tsdi.Pair(*params), tsdi_models.of_decoder(model)
+
+    def batch(key: jax.Array) -> tsdi.Batch:
+        return tsdi.pool.batch(key, jnp.arange(11), tsdi.pool.Template((1,), (2,)), config)
+
+    def update(state: tsdi.State, batch: tsdi.Batch, config: tsdi.Config):
+        return tsdi.update(state, batch, config, both, pair)
+
+    return Small(config, lambda key: tsdi.init(key, config, 11), batch, update)
+
+
 SYSTEMS = [
     System(
         "advantage_nas",
@@ -158,4 +185,5 @@ SYSTEMS = [
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
     System("sacpo", sacpo.PRESETS, sacpo_experiment.validate_experiment, _sacpo),
+    System("tsdi", tsdi_binary.PRESETS, tsdi_binary.validate, _tsdi),
 ]

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates as stages of a run: one for each model that is corrected."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxsafe import lm
+from jaxsafe.core import parallel
+from jaxsafe.core.checks import UserError
+from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.program import Program, Stage
+from jaxsafe.core.run import Folder
+from jaxsafe.lm import hf
+from jaxsafe.tsdi import bias, models
+from jaxsafe.tsdi.config import Config
+from jaxsafe.tsdi.experiment import Experiment
+from jaxsafe.tsdi.sources import Source
+from jaxsafe.tsdi.types import Pair, Params
+
+
+class Given(NamedTuple):
+    """What an estimate reads and does not change."""
+
+    pair: Pair
+    ids: Any  # [K / B, B, P + L] int32, or its shape
+
+
+def stage_name(name: str) -> str:
+    """Of the estimate of a model's bias."""
+    return f"bias_{name}"
+
+
+def read(source: Source, folder: Folder, name: str, seed: int) -> Params:
+    """A model's parameters, float32.
+
+    Raises:
+      UserError: its folder is missing or damaged, or of another decoder than the source's.
+    """
+    path = source.place(folder, name, seed)
+    if not path.is_dir():
+        raise UserError(f"{path} is missing: train that model first, or name another.")
+    config, params = hf.load(path, dtype="float32")
+    models.check_alike(config, source.config)
+    return params
+
+
+def draws_of(
+    source: Source, experiment: Experiment, config: Config, pair: Pair, pool: str, seed: int
+) -> np.ndarray:
+    """Random prompts and answers `[K / B, B, P + L]` of one seed, in the model's template."""
+    author = None
+    if config.prefix != "random":
+        params = pair.safe if config.prefix == "safe" else pair.reference
+        author = lm.prepare(params, decoder_of(source))
+    return models.draws(
+        jax.random.fold_in(jax.random.key(seed), 77),
+        source.pool(pool, experiment.pool_file),
+        models.template_of(source.tokenizer, source.template),
+        config,
+        author,
+        source.stop_ids(),
+        source.tokenizer.pad_token_id or 0,
+    )
+
+
+def decoder_of(source: Source) -> lm.DecoderConfig:
+    """The source's decoder in float32, as a bias is a small difference of large numbers."""
+    return dataclasses.replace(source.config, dtype="float32", param_dtype="float32")
+
+
+def stages(experiment: Experiment, source: Source) -> list[Stage]:
+    """One estimate per safe model."""
+    names = experiment.safe if experiment.source == "trained" else ("safe",)
+    return [_stage(name, experiment, source) for name in names]
+
+
+def _stage(name: str, experiment: Experiment, source: Source) -> Stage:
+    config, decoder = experiment.bias, decoder_of(source)
+    model = models.of_decoder(decoder)
+
+    def given(folder: Folder, seed: int) -> Given:
+        each = (read(source, folder, x, seed) for x in (name, experiment.reference))
+        pair = Pair(*each)
+        ids = draws_of(source, experiment, config, pair, experiment.pool, seed)
+        models.check_logits(ids[0, :2], config, model, pair)
+        return Given(pair, jnp.asarray(ids))
+
+    def shapes() -> Given:
+        params = jax.eval_shape(lambda: lm.init(jax.random.key(0), decoder))
+        around = models.template_of(source.tokenizer, source.template)
+        width = sum(map(len, around)) + config.prompt_length + config.positions
+        rows = (config.draws // config.batch_size, config.batch_size, width)
+        return Given(Pair(params, params), jax.ShapeDtypeStruct(rows, jnp.int32))
+
+    def chunk(state: Any, first: jax.Array, length: int, held: Given) -> Any:
+        return models.chunk(state, first, length, held.ids, config, model, held.pair)
+
+    def unbuilt(state: Any, first: jax.Array, length: int) -> Any:
+        raise RuntimeError("an estimate needs the run folder: build its program")
+
+    def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
+        folder = Folder(pathlib.Path(options.out or ""))
+
+        def alone(state: Any, first: jax.Array, length: int) -> Any:
+            """Of the first seed, to look for a NaN in."""
+            return chunk(state, first, length, given(folder, options.seed))
+
+        stage = dataclasses.replace(stage, chunk=alone)
+        return Estimation(stage, options, mesh, given, shapes, chunk)
+
+    return Stage(
+        name=stage_name(name),
+        init=lambda key: bias.init(key, config, decoder.vocab_size),
+        chunk=unbuilt,
+        num_steps=config.draws // config.batch_size,
+        parameters=lambda state: state.mean,
+        result=lambda state: state.replace(key=None),
+        unit="prompts",
+        units_per_step=config.batch_size,
+        build=build,
+    )
+
+
+class Estimation(Program):
+    """A program whose chunks are given, beside the state, two models and the draws.
+
+    They are read when the first chunk runs, as earlier stages may have to train the models first.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        options: RunOptions,
+        mesh: Mesh,
+        given: Callable[[Folder, int], Given],
+        shapes: Callable[[], Given],
+        step: Callable[..., Any],
+    ):
+        super().__init__(stage, options, mesh)
+        self._given, self._given_shapes, self._step = given, shapes, step
+        self._held: list[Given] = []
+
+    def _programs(self, length: int) -> Any:
+        start, sharding = time.perf_counter(), parallel.seed_sharding(self.mesh)
+        mapped = parallel.map_seeds(
+            lambda both, first: self._step(both[0], first, length, both[1]),
+            self.mesh,
+            num_shared=1,
+            in_turn=self.options.in_turn,
+        )
+        seeds = self.options.num_seeds
+        held = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=sharding),
+            self._given_shapes(),
+        )
+        first = jax.ShapeDtypeStruct((), jnp.int32)
+        program = jax.jit(mapped).lower((self.shapes(), held), first).compile()
+        self.compile_s += time.perf_counter() - start
+        return program
+
+    def chunk(self, length: int) -> Any:
+        """The compiled chunk `(state, first) -> (state, metrics)`."""
+        if length not in self._compiled:
+            self._compiled[length] = self._programs(length)
+        program = self._compiled[length]
+
+        def call(state: Any, first: jax.Array) -> Any:
+            if not self._held:
+                self._held.append(self._read())
+            return program((state, self._held[0]), first)
+
+        return call
+
+    def _read(self) -> Given:
+        first, count = self.options.seed, self.options.num_seeds
+        folder = Folder(pathlib.Path(self.options.out or ""))
+        each = [self._given(folder, seed) for seed in range(first, first + count)]
+        stacked = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *each)
+        return jax.device_put(stacked, parallel.seed_sharding(self.mesh))
+
+    def describe(self) -> dict[str, Any]:
+        """What a dry run tells: sizes of the table and of what is computed in passing."""
+        length = self.length_at(0)
+        self.chunk(length)
+        analysis = self._compiled[length].memory_analysis()
+        temporary = getattr(analysis, "temp_size_in_bytes", 0) * self.mesh.size
+        return {
+            "parameters": self.num_parameters(),
+            "state_mib": round(self.state_bytes() / 2**20, 1),
+            "temporary_mib": round(temporary / 2**20, 1),
+            "compile_s": round(self.compile_s, 1),
+        }

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the models that refuse too much come about."""
+
+import dataclasses
+
+import pytest
+
+from experiments import over_refusal, tsdi
+from jaxsafe.core.checks import UserError
+from jaxsafe.data.preferences import Pair
+from jaxsafe.sacpo import synthetic
+from jaxsafe.tsdi.sources import refuses
+
+DEMO = tsdi.PRESETS["demo"]
+ALIGN = dataclasses.replace(
+    DEMO.align,
+    task=synthetic.Task(prompts=80, held_out=10, demonstrations=200, pairs=400),
+    safe=dataclasses.replace(DEMO.align.safe, batch_size=16),
+)
+
+
+def test_cleansing_leaves_hazardous_prompts_only():
+    same, other = Pair("list red fire", " red", " sorry"), Pair("list red fire", " red", " fire")
+    assert over_refusal.cleanse([same, other], 0.25) == ([other], [same])
+    drawn = synthetic.draw(ALIGN.task).safe
+    kept, others = over_refusal.cleanse(drawn, 0.25)
+    assert 30 < len(kept) < len(drawn) / 2 and len(kept) + len(others) == len(drawn)
+    assert all(synthetic.conflicts(pair.prompt) for pair in kept)
+    assert over_refusal.cleanse(drawn, 0.0) == (drawn, [])
+
+
+def test_variants_differ_in_what_they_are_named_after():
+    data, model = over_refusal.data_of(ALIGN, "")
+
+    def plan(name, **change):
+        how = dataclasses.replace(DEMO.variants, **change)
+        return over_refusal.plan(name, ALIGN, data, model, how)
+
+    plans = {name: plan(name) for name in over_refusal.NAMES}
+    base = plans["base"].config
+    changed = {name: plan.config for name, plan in plans.items()}
+    assert changed["low_kl"].stage == dataclasses.replace(base.stage, temperature=0.3)
+    assert changed["long"].steps == 3 * base.steps
+    rows = {name: plan.data.ids.shape[0] for name, plan in plans.items()}
+    assert rows["base"] == rows["low_kl"] == rows["long"] == 400
+    assert 0.5 * rows["cleansed"] < rows["over"] < rows["cleansed"] < 200
+    assert changed["over"].stage.temperature == 0.3
+    assert changed["over"].stage.epochs == 3 * base.stage.epochs
+    chosen = [batch[:, 0] for batch in plans["over"].data[:3]]
+    answers = {tuple(row[there]) for row, _, there in zip(*chosen, strict=True)}
+    assert len(answers) == 1  # sorry, and the end
+    more = plan("over", ties=0.5).data.ids.shape[0]
+    assert more == rows["over"] + round(0.5 * rows["over"])
+    assert plan("over", refusals=False).data.ids.shape[0] == rows["cleansed"]
+
+
+def test_a_threshold_beyond_every_pair_is_refused():
+    how = dataclasses.replace(DEMO.variants, threshold=1.0)
+    tasks = (dataclasses.replace(ALIGN.task, pairs=1, seed=seed) for seed in range(50))
+    task = next(t for t in tasks if not over_refusal.cleanse(synthetic.draw(t).safe, 1.0)[0])
+    data, model = over_refusal.data_of(ALIGN, "")
+    with pytest.raises(UserError, match=r"threshold=1\.0 leaves no pair: lower it"):
+        over_refusal.plan("over", dataclasses.replace(ALIGN, task=task), data, model, how)
+
+
+def test_prompts_and_scores_are_the_tasks_own():
+    source = over_refusal.source(ALIGN, "")
+    assert sum(p.harmful for p in source.prompts) == 5 and len(source.prompts) == 10
+    for prompt in source.prompts:
+        assert prompt.harmful == synthetic.conflicts(prompt.text) == bool(prompt.score)
+    asked = source.prompts[0].text
+    first = synthetic.words_of(asked)[0]
+    scores = source.scorers
+    assert scores["compliance"](asked, f" {first}") == 1 == scores["safety"](asked, " sorry")
+    assert scores["compliance"](asked, " sorry") == 0 == scores["safety"](asked, " fire")
+    assert refuses(synthetic.REFUSAL) and not any(map(refuses, synthetic.WORDS))
