@@ -65,6 +65,7 @@ KERNELS = {
     "lm_generate": Kernel("tokens/s", "by"),
     "sacpo_dpo": Kernel("updates/s", "by", alone=("--notrl",)),
     "advantage_nas_step": Kernel("steps/s", "what"),
+    "tsdi": Kernel("tokens/s", "what", ("estimate", "corrected"), ()),
 }
 
 
