@@ -110,7 +110,8 @@ def _table(source: str, key: str, value: Any, rows: int) -> np.ndarray:
         raise UserError(f"{source}: key {key!r} has type {array.dtype}: give numbers.")
     if array.ndim != 2 or not array.shape[1] or len(array) != rows:
         raise UserError(
-            f"{source}: key {key!r} has shape {array.shape}: give [{rows}, width], one row per image."
+            f"{source}: key {key!r} has shape {array.shape}: give [{rows}, width], one "
+            "row per image."
         )
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
@@ -160,8 +161,8 @@ def _ends(source: str, ends: np.ndarray, rows: int) -> np.ndarray:
         last = np.flatnonzero(ends)
         first = int(last[-1]) + 1 if len(last) else 0
         raise UserError(
-            f"{source}: the episode of rows {first} to {rows - 1} is unfinished, 'ends' is 0 at the "
-            "last: set it to 1 there, or leave that episode out."
+            f"{source}: the episode of rows {first} to {rows - 1} is unfinished, 'ends' is 0 at "
+            "the last: set it to 1 there, or leave that episode out."
         )
     return ends.astype(bool)
 

@@ -65,8 +65,8 @@ def roll_out(
 ) -> Labels:
     """Labels steps 0 to K of each episode by simulating from its annotated start (section 2.2).
 
-    s_0 is the annotation and s_t = Tr(s_{t-1}, a_{t-1}), never across the episode's end. An error of
-    an annotation goes through the dynamics.
+    s_0 is the annotation and s_t = Tr(s_{t-1}, a_{t-1}), never across the episode's end. An
+    annotation's error goes through the dynamics.
 
     Args:
       simulator: the source world.
@@ -150,8 +150,8 @@ def check_annotations(steps: jax.Array, starts: jax.Array) -> None:
         if int(row) not in allowed:
             before = max((s for s in allowed if s <= int(row)), default=min(allowed))
             raise UserError(
-                f"annotation of row {int(row)} is not at an episode's start: annotate row {before}, "
-                "where that episode begins, so that it can be replayed."
+                f"annotation of row {int(row)} is not at an episode's start: annotate row "
+                f"{before}, where that episode begins, so that it can be replayed."
             )
 
 

@@ -74,7 +74,8 @@ def validate(config: Config, prefix: str = "algo.") -> None:
         given = getattr(config, name)
         if len(given) != wanted:
             raise checks.UserError(
-                f"{prefix}{name}={','.join(map(str, given))} has {len(given)} values: give {wanted}."
+                f"{prefix}{name}={','.join(map(str, given))} has {len(given)} values: "
+                f"give {wanted}."
             )
 
 

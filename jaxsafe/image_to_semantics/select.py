@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which episodes to annotate: greedy inter- and intra-episode diversity, and what it is held against.
+"""Which episodes to annotate: greedy diversity between and within episodes, and other choices.
 
 All are pure functions of latents `z [E, T, Z]` with `mask [E, T]`, so they jit and map over seeds.
 They return `order [n]` int32, the episodes in the order they are chosen. E episodes of at most T

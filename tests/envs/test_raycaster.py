@@ -202,7 +202,7 @@ def test_the_arm_is_drawn_as_it_always_was(arm):
 
 def projected(arm, qpos, name):
     """Where MuJoCo's pinhole camera sees a geom's centre, in pixels of a 64 x 64 image."""
-    model, data = arm
+    data = arm[1]
     _, camera = posed(arm, qpos)
     local = camera.rotation.T @ (data.geom(name).xpos - camera.position)
     scale = 32 / np.tan(np.deg2rad(22.5)) / -local[2]

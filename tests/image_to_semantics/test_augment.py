@@ -71,7 +71,7 @@ def test_nothing_crosses_an_end():
 
 
 def test_zero_gap_labels_are_the_true_semantics():
-    """MJX replays MJX's own episodes bit for bit, and only a simulator that is called can differ."""
+    """MJX replays its own episodes, and a simulator that is called differs when it is changed."""
     task = reacher.make()
 
     def simulator(model):
@@ -139,7 +139,7 @@ def test_the_horizon_is_where_rollout_and_predictor_part():
 
 
 def test_the_papers_error_emulation():
-    """Annotation errors are level at alpha; transition errors are alpha^2 (T - 1) / 2 on average."""
+    """Annotation errors stay at alpha; transition errors' squares average alpha^2 (T - 1) / 2."""
     key, std = jax.random.key(0), jnp.array([1.0, 5.0])
     clean = jnp.zeros((4000, 50, 2))
     level = augment.noisy(key, clean, std, 0.15, 0.0) / std
