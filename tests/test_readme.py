@@ -25,6 +25,10 @@ def examples(text: str) -> list[str]:
 # What must hold after each example, in the order of the pages.
 CHECKS = {
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
+    "image_to_semantics-0": (
+        "assert labels.semantics[0, :3, 0].tolist() == [1, 3, 7]\n"
+        "assert labels.mask[0].tolist() == [True, True, True, False]"
+    ),
     "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
     "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",
     "pls-0": (

@@ -115,7 +115,8 @@ def transfer(
       recipe: names the world and the level; every agent gets the same starts and looks.
       episodes: B.
       gain: weight of the image against the simulator's prediction, in (0, 1]; the paper's is 1.
-      keep: called at each step with it, images `[V, B, 64, 64, 3]`, truth and estimates `[V, B, S]`.
+      keep: called at each step with it, images `[V, B, 64, 64, 3]`, and truth and estimates
+        `[V, B, S]`.
 
     Raises:
       UserError: the world has no policy.

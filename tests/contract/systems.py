@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsafe import image_to_semantics as i2s
 from jaxsafe import m2td3, pls
+from jaxsafe.image_to_semantics import experiment as i2s_experiment
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
 
@@ -97,7 +99,29 @@ def _pls() -> Small:
     return Small(config, init, batch, pls.algorithm.update)
 
 
+def _image_to_semantics() -> Small:
+    config = i2s.Config(
+        widths=(4,) * 6, decoder_widths=(4,) * 4, latent=3, head_width=4, sample_latents=True
+    )
+    range_ = i2s.Range(jnp.zeros(2), jnp.ones(2))
+
+    def batch(key: jax.Array) -> i2s.Batch:
+        keys = jax.random.split(key, 4)
+        images = jax.random.randint(keys[0], (3, 1, 64, 64, 3), 0, 256).astype(jnp.uint8)
+        shape = (2, 4, config.encoded)  # two predictors
+        latents = i2s.Latents(jax.random.normal(keys[1], shape), jax.random.normal(keys[2], shape))
+        return i2s.Batch(images, i2s.Pairs(latents, jax.random.uniform(keys[3], (2, 4, 2))))
+
+    return Small(config, lambda key: i2s.init(key, config, range_, 2), batch, i2s.update)
+
+
 SYSTEMS = [
+    System(
+        "image_to_semantics",
+        i2s_experiment.PRESETS,
+        i2s_experiment.validate_experiment,
+        _image_to_semantics,
+    ),
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
 ]
