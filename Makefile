@@ -77,6 +77,7 @@ bench: .venv/.test ## measure updates, environment steps, scoring and searches
 	$(BIN) -m benchmarks.grid_evaluation
 	$(BIN) -m benchmarks.pls_search
 	$(BIN) -m benchmarks.cdt
+	$(BIN) -m benchmarks.image_to_semantics
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

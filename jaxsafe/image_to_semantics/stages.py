@@ -55,6 +55,7 @@ def seen(data: Data, margin: str) -> Seen:
     return Seen(offline, range_, np.where(std > 1e-6, std, np.asarray(range_.width)))
 
 
+@functools.lru_cache(maxsize=4)
 def held_out(data: Data) -> ImageEpisodes:
     """Further episodes of the target world, which nothing is trained on."""
     recipe = Recipe(data.world, data.level, data.seed + 500_000)

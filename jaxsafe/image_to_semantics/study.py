@@ -65,7 +65,7 @@ class Study:
     )
     horizon: int = field(10, "K of the method short, and what auto trusts in any case.", low=0)
     tolerance: float = field(
-        0.1, "Squared error that auto allows a label, in variances of semantics.", low=0.0
+        0.05, "Squared error that auto allows a label, in variances of semantics.", low=0.0
     )
     annotation_error: float = field(
         0.0, "Noise of annotations, in standard deviations of semantics.", low=0.0
