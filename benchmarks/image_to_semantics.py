@@ -41,14 +41,14 @@ def raycast_row() -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxsafe.envs import raycaster
+    from jaxsafe.envs import raycaster, scenes
     from jaxsafe.image_to_semantics import target, worlds
 
     world = worlds.make("reacher")
     rng = np.random.default_rng(0)
     qpos = np.stack([world.start(rng)[0] for _ in range(FLAGS.images)])
     poses = raycaster.Poses(*map(jnp.asarray, target.Renderer(world).poses(qpos)))
-    scene = raycaster.scene_of(world.task.host.model, world.square)
+    scene = scenes.scene_of(world.task.host.model, world.square)
 
     def draw(scene, camera, poses):
         one = lambda p: raycaster.to_bytes(raycaster.render(scene, p, camera))  # noqa: E731

@@ -7,10 +7,10 @@ from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.image_to_semantics import config as config_lib
-from jaxsafe.image_to_semantics import study as study_lib
+from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics import target, worlds
 from jaxsafe.image_to_semantics.config import Config
-from jaxsafe.image_to_semantics.study import Study
+from jaxsafe.image_to_semantics.plans import Study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ PRESETS = {
         data=Data(episodes=200, held_out=20),
         algo=Config(vae_steps=5000, head_steps=40_000),
         study=Study(
-            methods=study_lib.METHODS,
+            methods=plans_lib.METHODS,
             budgets=(5, 10, 50),
         ),
         eval=Evaluation(episodes=50),
@@ -89,7 +89,7 @@ def validate_experiment(experiment: Experiment) -> None:
     config_lib.validate(experiment.algo)
     data = experiment.data
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
-    study_lib.validate(experiment.study, episodes)
+    plans_lib.validate(experiment.study, episodes)
     steps, side = worlds.STEPS[data.world], config_lib.SIDE
     checks.check_memory(
         f"data.episodes={data.episodes} of {steps} images",

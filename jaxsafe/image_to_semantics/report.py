@@ -13,6 +13,7 @@ from PIL import Image
 from jaxsafe.core import metrics, plots, stats, tables
 from jaxsafe.core.run import Folder
 from jaxsafe.image_to_semantics import augment, evaluate, stages, study, worlds
+from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.evaluate import Policy
 from jaxsafe.image_to_semantics.experiment import Experiment
@@ -45,7 +46,7 @@ def score(
     data, how = experiment.data, experiment.eval
     world, held_out = worlds.make(data.world), stages.held_out(data)
     recipe = Recipe(data.world, data.level, how.seed)
-    plans = study.plans(experiment.study)
+    plans = plans_lib.plans(experiment.study)
     if world.policy is not None:
         truth, behaviour = evaluate.reference_returns(recipe, how.episodes)
     rows = []
@@ -87,7 +88,7 @@ def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[di
     Differences are paired by seed, with a bootstrap interval over seeds.
     """
     out = []
-    for plan in study.plans(experiment.study):
+    for plan in plans_lib.plans(experiment.study):
         budget = plan.budget or None
         mine = _of(rows, plan.method, budget)
         row: dict[str, Any] = {
@@ -160,7 +161,7 @@ def _one(rows: Sequence[dict[str, Any]], seed: int, budget: int) -> dict[str, An
 
 def shown_plan(experiment: Experiment) -> int:
     """The predictor that pictures show: of the best method there is, with most annotations."""
-    plans = study.plans(experiment.study)
+    plans = plans_lib.plans(experiment.study)
     method = next((m for m in _SHOWN if any(p.method == m for p in plans)), plans[0].method)
     return max((p.budget, v) for v, p in enumerate(plans) if p.method == method)[1]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxsafe.core.program import Stage
 from jaxsafe.data import image_episodes
 from jaxsafe.data.image_episodes import ImageEpisodes
-from jaxsafe.image_to_semantics import collect, networks, study, worlds
+from jaxsafe.image_to_semantics import collect, networks, plans, study, worlds
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.config import SIDE
 from jaxsafe.image_to_semantics.experiment import Data, Experiment
@@ -69,7 +69,7 @@ def setup(experiment: Experiment) -> tuple[Setup, Table]:
       UserError: a file of data is absent or unsound, or has too few episodes.
     """
     what = seen(experiment.data, experiment.algo.range_margin)
-    study.validate(experiment.study, len(what.offline.lengths))
+    plans.validate(experiment.study, len(what.offline.lengths))
     simulator = worlds.simulator(worlds.make(experiment.data.world))
     made = Setup(experiment.algo, experiment.study, simulator, what.range)
     return made, study.table(what.offline, experiment.algo.frames, what.std)

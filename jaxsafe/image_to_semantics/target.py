@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import check_range
-from jaxsafe.envs import host_steps, raycaster
+from jaxsafe.envs import host_steps, raycaster, scenes
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
 from jaxsafe.image_to_semantics.worlds import World
 
@@ -92,7 +92,7 @@ class Looks(NamedTuple):
 
 def look(world: World, gap: Gap, rng: np.random.Generator) -> Looks:
     """Draws how one episode looks, without the axis E."""
-    scene = jax.tree.map(np.asarray, raycaster.scene_of(world.task.host.model, world.square))
+    scene = jax.tree.map(np.asarray, scenes.scene_of(world.task.host.model, world.square))
     camera = jax.tree.map(np.asarray, world.camera)
     seed = np.uint32(rng.integers(2**32))
     if not gap.look:
@@ -184,7 +184,7 @@ class Renderer:
         self.world, self.size = world, size
         self._model = world.task.host.model
         self._data = mujoco.MjData(self._model)
-        self._geoms = raycaster.visible_geoms(self._model)
+        self._geoms = scenes.visible_geoms(self._model)
 
     def poses(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places `[N, G, 3]` and rotations `[N, G, 3, 3]` of geoms at positions `[N, nq]`."""

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import check_choice
-from jaxsafe.envs import mujoco_tasks, raycaster, reacher
+from jaxsafe.envs import mujoco_tasks, raycaster, reacher, scenes
 from jaxsafe.envs.types import State, Task
 from jaxsafe.image_to_semantics.augment import Simulator
 
@@ -138,7 +138,7 @@ def _reacher() -> World:
         place=reacher.place,
         start=reacher.start,
         policy=reacher.reach,
-        camera=raycaster.camera_of(model, data, "top"),
+        camera=scenes.camera_of(model, data, "top"),
         tracks=False,
         square=0.25,
         names=("cos q1", "sin q1", "cos q2", "sin q2", "w1", "w2", "ball x", "ball y"),

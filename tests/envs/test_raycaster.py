@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.envs import raycaster, reacher
+from jaxsafe.envs import raycaster, reacher, scenes
 
 TURN = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # a quarter turn about y: z becomes x
 
@@ -155,15 +155,15 @@ def posed(arm, qpos):
     model, data = arm
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
-    poses = jax.tree.map(jnp.asarray, raycaster.poses_of(model, data))
-    return poses, raycaster.camera_of(model, data, "top")
+    poses = jax.tree.map(jnp.asarray, scenes.poses_of(model, data))
+    return poses, scenes.camera_of(model, data, "top")
 
 
 POSES = ([0.5, 1.2, 0.3, -0.4], [-2.0, 0.3, -0.5, 0.5], [3.0, -2.0, 0.1, 0.2])
 
 
 def test_vmap_is_a_loop(arm):
-    drawn = raycaster.scene_of(arm[0], square=0.25)
+    drawn = scenes.scene_of(arm[0], square=0.25)
     many = [posed(arm, q) for q in POSES]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *(poses for poses, _ in many))
     together = jax.vmap(lambda p: raycaster.render(drawn, p, many[0][1]))(stacked)
@@ -196,7 +196,7 @@ GOLDEN = """
 
 def test_the_arm_is_drawn_as_it_always_was(arm):
     poses, camera = posed(arm, POSES[0])
-    seen = raycaster.segment(raycaster.scene_of(arm[0]), poses, camera, (16, 16))
+    seen = raycaster.segment(scenes.scene_of(arm[0]), poses, camera, (16, 16))
     assert "\n".join("".join(map(str, row)) for row in np.asarray(seen)) == GOLDEN.strip()
 
 
@@ -212,7 +212,7 @@ def projected(arm, qpos, name):
 @pytest.mark.parametrize("qpos", POSES)
 def test_geoms_are_where_the_camera_projects_them(arm, qpos):
     poses, camera = posed(arm, qpos)
-    seen = np.asarray(raycaster.segment(raycaster.scene_of(arm[0]), poses, camera))
+    seen = np.asarray(raycaster.segment(scenes.scene_of(arm[0]), poses, camera))
     for index, name in ((3, "tip"), (4, "goal")):
         rows, columns = np.nonzero(seen == index)
         middle = np.array([rows.mean(), columns.mean()]) + 0.5
@@ -257,7 +257,7 @@ def test_silhouettes_are_those_of_mujocos_renderer(arm, tmp_path):
     if done.returncode:
         pytest.skip(f"EGL does not draw here: {done.stderr.strip().splitlines()[-1]}")
     theirs = np.load(tmp_path / "seen.npy")
-    drawn = raycaster.scene_of(arm[0])
+    drawn = scenes.scene_of(arm[0])
     for q, image in zip(qpos, theirs, strict=True):
         ours = np.asarray(raycaster.segment(drawn, *posed(arm, q)))
         for geom in range(5):
@@ -268,7 +268,7 @@ def test_silhouettes_are_those_of_mujocos_renderer(arm, tmp_path):
 
 
 def test_bad_input(arm):
-    drawn = raycaster.scene_of(arm[0])
+    drawn = scenes.scene_of(arm[0])
     poses, camera = posed(arm, POSES[0])
     with pytest.raises(UserError, match=r"poses of shape \(1, 3\) .* do not fit 5 geoms"):
         raycaster.render(drawn, at(), camera)
@@ -277,11 +277,11 @@ def test_bad_input(arm):
     with pytest.raises(UserError, match=r"samples=0 is out of range"):
         raycaster.render(drawn, poses, camera, (4, 4), 0)
     with pytest.raises(UserError, match=r"camera='side' is unknown: the model has top"):
-        raycaster.camera_of(*arm, "side")
+        scenes.camera_of(*arm, "side")
     round_box = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><geom type='ellipsoid' size='1 1 2'/></worldbody></mujoco>"
     )
     with pytest.raises(UserError, match=r"geom 0 is a mjGEOM_ELLIPSOID: the ray caster draws"):
-        raycaster.scene_of(round_box)
+        scenes.scene_of(round_box)
     with pytest.raises(UserError, match=r"kind='cone' is unknown"):
         raycaster.segment(scene("cone", (1, 1, 1)), at(), above(), (4, 4))

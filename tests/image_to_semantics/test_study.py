@@ -11,7 +11,7 @@ import pytest
 from jaxsafe import image_to_semantics as i2s
 from jaxsafe.core.checks import UserError
 from jaxsafe.data import image_episodes
-from jaxsafe.image_to_semantics import study
+from jaxsafe.image_to_semantics import plans, study
 from tests.core.test_checkpoint import assert_same
 from tests.image_to_semantics.test_augment import linear
 
@@ -27,7 +27,7 @@ CONFIG = i2s.Config(
     head_steps=6,
 )
 METHODS = ("paired", "paired_starts", "augmented", "active", "k_center", "uncertain", "short")
-STUDY = study.Study(methods=(*METHODS, "auto", "copied", "ceiling"), budgets=(2, 4), horizon=2)
+STUDY = plans.Study(methods=(*METHODS, "auto", "copied", "ceiling"), budgets=(2, 4), horizon=2)
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def prepared():
 
 
 def test_plans_are_methods_by_budgets_and_one_ceiling():
-    made = study.plans(STUDY)
+    made = plans.plans(STUDY)
     assert len(made) == 9 * 2 + 1 == len(set(made)) and made[-1] == ("ceiling", 0)
 
 
@@ -63,7 +63,7 @@ def test_each_method_labels_what_it_says():
     run = prepared()
     masks, horizon = np.asarray(run.mask), np.asarray(run.horizon)
     inside = np.arange(6) < LENGTHS[:, None]
-    for v, (method, budget) in enumerate(study.plans(STUDY)):
+    for v, (method, budget) in enumerate(plans.plans(STUDY)):
         mask = masks[v]
         assert not (mask & ~inside).any(), method
         if method == "ceiling":
@@ -81,7 +81,7 @@ def test_each_method_labels_what_it_says():
 
 def test_copied_labels_are_the_truth_and_replayed_ones_are_not():
     run, (_, laid) = prepared(), world()
-    made = study.plans(STUDY)
+    made = plans.plans(STUDY)
     truth, inside = np.asarray(laid.truth), np.arange(6) < LENGTHS[:, None]
     copied = np.asarray(run.labels[made.index(("copied", 4))])
     replayed = np.asarray(run.labels[made.index(("augmented", 4))])
@@ -92,7 +92,7 @@ def test_copied_labels_are_the_truth_and_replayed_ones_are_not():
 
 def test_budgets_are_nested_and_methods_share_episodes():
     """What more annotations buy is not mixed up with which episodes they are."""
-    run, made = prepared(), study.plans(STUDY)
+    run, made = prepared(), plans.plans(STUDY)
     chosen = {plan: np.asarray(run.mask[v]).any(1) for v, plan in enumerate(made)}
     for method in METHODS[1:]:
         assert (chosen[method, 4] | ~chosen[method, 2]).all(), method
@@ -131,8 +131,10 @@ def test_pieces_of_a_run_are_the_run():
 
 
 def test_bad_studies():
-    study.validate(STUDY, 6)
+    plans.validate(STUDY, 6)
     with pytest.raises(UserError, match=r"study.budgets=4 annotates more episodes than the 3"):
-        study.validate(STUDY, 3)
+        plans.validate(STUDY, 3)
     with pytest.raises(UserError, match=r"study.methods='' is empty"):
-        study.validate(study.Study(methods=()), 9)
+        plans.validate(plans.Study(methods=()), 9)
+    with pytest.raises(UserError, match="nothing below it"):
+        plans.validate(plans.Study(methods=("ceiling",)), 9)
