@@ -191,9 +191,11 @@ def strip(
         axes.set_title(f"step {t}", fontsize=8, color=plots.INK)
         axes.set_axis_off()
     grid = below.subplots(panels, columns, squeeze=False).ravel()
-    lines = (("true", held_out.truth[:count], plots.INK, "-"),)
-    lines += (("replayed by the simulator", np.asarray(rolled), plots.PALETTE[1], "--"),)
-    lines += (("seen in the image", found, plots.PALETTE[0], "-"),)
+    lines = [
+        ("true", held_out.truth[:count], plots.INK, "-"),
+        ("replayed by the simulator", np.asarray(rolled), plots.PALETTE[1], "--"),
+        ("seen in the image", found, plots.PALETTE[0], "-"),
+    ]
     for s, axes in enumerate(grid):
         axes.set_visible(s < world.size)
         if s < world.size:
