@@ -78,6 +78,9 @@ bench: .venv/.test ## measure updates, environment steps, scoring and searches
 	$(BIN) -m benchmarks.pls_search
 	$(BIN) -m benchmarks.cdt
 	$(BIN) -m benchmarks.image_to_semantics
+	$(BIN) -m benchmarks.lm_generate
+	$(BIN) -m benchmarks.sacpo_dpo
+	$(BIN) -m benchmarks.advantage_nas_step
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
 	rm -rf build

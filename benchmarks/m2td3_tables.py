@@ -12,6 +12,7 @@ from jaxsafe.m2td3.report import NAMES
 RUNS = {
     "m2td3_ip2": "InvertedPendulum-2",
     "m2td3_ip1": "InvertedPendulum-1",
+    "m2td3_ip1_redrawn": "InvertedPendulum-1, omega drawn anew within episodes",
     "m2td3_ip1_checked": "InvertedPendulum-1, candidates checked by rollouts",
     "m2td3_ip2_own_starts": "InvertedPendulum-2, training starts as in the paper",
     "m2td3_pendulum3": "gymnax Pendulum, three parameters",

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,41 @@ def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.
         for _ in range(calls):
             call()
         rates.append(calls * work / (time.perf_counter() - start))
+    return _summary(rates) | {"calls": calls}
+
+
+def _summary(rates: Sequence[float]) -> dict:
     low, middle, high = np.percentile(rates, [25, 50, 75])
     return {
         "rate": float(middle),
         "low": float(low),
         "high": float(high),
-        "repeats": repeats,
-        "calls": calls,
+        "repeats": len(rates),
+    }
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], work: float, repeats: int
+) -> dict[str, dict]:
+    """Times calls that do the same `work` in turns, so that a busy spell of the machine hits all.
+
+    One uncounted call of each comes first.
+
+    Returns:
+      For each, `rate` (median units per second), `low` and `high` (quartiles), `repeats`, and
+      `per_cpu_s`, the median units per second of processor time, all threads together.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, call in sides.items():
+            start, busy = time.perf_counter(), time.process_time()
+            call()
+            if turn:
+                rates[name].append(work / (time.perf_counter() - start))
+                cpu[name].append(work / (time.process_time() - busy))
+    return {
+        name: _summary(rates[name]) | {"per_cpu_s": float(np.median(cpu[name]))} for name in sides
     }
 
 

@@ -5,6 +5,8 @@ Devices and the compilation cache are the environment's choice (`XLA_FLAGS`, `JA
 `JAX_COMPILATION_CACHE_DIR`; the Makefile sets them), so nothing here touches a device early.
 """
 
+import gc
+
 import jax
 import pytest
 
@@ -20,3 +22,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         pytest.skip(f"needs a GPU, JAX runs on {jax.default_backend()}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Drops a file's compiled programs at its end; kept, those of all files take many gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

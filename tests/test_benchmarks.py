@@ -34,11 +34,17 @@ def worker(name, *small):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_grid_evaluation_times_every_engine_there_is():
+@pytest.mark.parametrize(
+    "engines",
+    [
+        ("mujoco_c", "analytic"),
+        pytest.param(("mujoco_c", "mjx"), marks=pytest.mark.slow),  # MJX compiles for half a minute
+    ],
+)
+def test_grid_evaluation_times_the_engines_asked_for(engines):
     small = ("--grid=2", "--episodes=2", "--length=20", "--repeats=1", "--batches=4")
-    rows = worker("grid_evaluation", *small)
-    engines = [row["engine"] for row in rows]
-    assert engines[:2] == ["MuJoCo C", "mjx"] and set(engines[2:]) <= {"analytic"}
+    rows = worker("grid_evaluation", *small, f"--engines={','.join(engines)}")
+    assert [row["engine"] for row in rows] == ["MuJoCo C", engines[1]]
     for row in rows:
         assert row["seconds"] * row["rate"] == pytest.approx(2 * 2 * 2 * 20)
         assert (row["omegas"], row["episodes"], row["cores"]) == (4, 2, 1)
@@ -127,6 +133,35 @@ def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
     assert kinds in (each, each + each)
     assert [row["by"] for row in rows] == (["jaxsafe"] * 3 + ["PyTorch"] * 3)[: len(rows)]
     assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
+
+
+def test_lm_generate_times_every_engine_there_is():
+    """In turns and with the same ids, or there are no rows."""
+    small = ("--batches=2", "--prompt=6", "--new=4", "--repeats=2")
+    rows = worker("lm_generate", *small)
+    sides = [row["by"] for row in rows]
+    assert sides in (["jaxsafe"] * 2, ["jaxsafe", "transformers"] * 2)
+    assert [row["unequal"] for row in rows] == [False] * (len(rows) // 2) + [True] * (
+        len(rows) // 2
+    )
+    for row in rows:
+        assert row["batch"] == 2 and row["repeats"] == 2 and row["per_cpu_s"] > 0
+        assert row["low"] <= row["rate"] <= row["high"]
+        assert (row["first_call_s"] is None) == (row["by"] != "jaxsafe")
+
+
+def test_sacpo_dpo_times_both_references_and_both_sides_agree():
+    small = ("--pairs=2", "--tokens=16", "--layers=1", "--repeats=1")
+    rows = worker("sacpo_dpo", *small)
+    ours, theirs = rows[:2], rows[2:]
+    assert [(row["by"], row["reference"]) for row in ours] == [
+        ("jaxsafe", "online"),
+        ("jaxsafe", "cached"),
+    ]
+    assert [row["by"] for row in theirs] in ([], ["TRL", "TRL"])
+    for row in rows:
+        assert row["rate"] * row["s_per_update"] == pytest.approx(1) and row["cores"] == 1
+        assert row["loss_at_5"] == pytest.approx(ours[0]["loss_at_5"], rel=2e-3)
 
 
 def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import m2td3_tables
+from benchmarks import m2td3_tables, pls_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +24,11 @@ def examples(text: str) -> list[str]:
 
 # What must hold after each example, in the order of the pages.
 CHECKS = {
+    "advantage_nas-0": (
+        "assert abs(report.truth[0, 0] + 0.0525) < 1e-6 and abs(report.mean[0, 0] - 0.245) < 1e-6\n"
+        "assert gradient.shape == (1, 2)"
+    ),
+    "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
     "image_to_semantics-0": (
         "assert labels.semantics[0, :3, 0].tolist() == [1, 3, 7]\n"
@@ -35,6 +40,9 @@ CHECKS = {
         "z = grid[trace.point[:, 0]]\n"
         "assert (z[:, 1] ** 2 + 0.5 * z[:, 0] <= 1).all() and best.sum() > 1.2"
     ),
+    "sacpo-0": "assert reached.divergence < 1e-12 and abs(reached.safety - 0.6) < 1e-6",
+    "sacpo-1": "assert abs(metrics['policy/loss'] - 0.693147) < 1e-5 and safe.step == 0",
+    "sacpo-2": "assert choice.multiplier > 0 and choice.point.safety >= 0.8",
 }
 
 
@@ -100,8 +108,9 @@ def test_commands_name_modules_and_targets_that_exist():
             assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 
 
-def test_the_folders_tables_are_the_committed_results():
-    tables = m2td3_tables.tables()
+@pytest.mark.parametrize(("folder", "made"), [("m2td3", m2td3_tables), ("pls", pls_tables)])
+def test_the_folders_tables_are_the_committed_results(folder, made):
+    tables = made.tables()
     assert tables
     for title, table in tables.items():
-        assert table in FOLDERS["m2td3"], title
+        assert table in FOLDERS[folder], title

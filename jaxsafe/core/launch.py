@@ -95,7 +95,7 @@ def _run(binary: Binary, flag_values: flags.FlagValues) -> int:
     out = options.out or f"runs/{binary.system}-{options.preset}"
     options = _set_up(dataclasses.replace(options, out=out))
     mesh = parallel.seed_mesh(options.devices)
-    programs = [program.Program(stage, options, mesh) for stage in binary.stages(config)]
+    programs = [program.build(stage, options, mesh) for stage in binary.stages(config)]
     for p in programs:
         p.check_memory()
     if options.tensorboard:
@@ -190,9 +190,7 @@ def _revisit(
 def _dry_run(
     binary: Binary, options: RunOptions, config: Any, programs: Sequence[program.Program]
 ) -> None:
-    rows = [
-        {"stage": p.stage.name, "steps": p.stage.num_steps} | program.describe(p) for p in programs
-    ]
+    rows = [{"stage": p.stage.name, "steps": p.stage.num_steps} | p.describe() for p in programs]
     if not parallel.is_main_process():
         return
     print(json.dumps(config_lib.to_dict(config), indent=2))

@@ -28,6 +28,7 @@ class Stage:
       result: `states [num_seeds, ...] -> tree` of what is scored once the stage is done.
       unit: what one step does `units_per_step` of, for rates and rows.
       units_per_step: how many, per seed.
+      build: `(stage, options, mesh) -> Program`, where it is not to be the plain one.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Stage:
     result: Callable[[Any], Any]
     unit: str = "env_steps"
     units_per_step: int = 1
+    build: Callable[["Stage", RunOptions, Mesh], "Program"] | None = None
+
+
+def build(stage: Stage, options: RunOptions, mesh: Mesh) -> "Program":
+    """The stage's own program, or the plain one: seeds over the mesh's devices."""
+    return (stage.build or Program)(stage, options, mesh)
 
 
 @dataclasses.dataclass
@@ -49,7 +56,8 @@ class Program:
     mesh: Mesh
 
     def __post_init__(self) -> None:
-        self.init = jax.jit(parallel.map_seeds(self.stage.init, self.mesh))
+        seeds = parallel.map_seeds(self.stage.init, self.mesh)
+        self.init: Callable[[jax.Array], Any] = jax.jit(seeds)
         self.compile_s = 0.0
         self._compiled: dict[int, Any] = {}
 
@@ -108,15 +116,14 @@ class Program:
         state = jax.eval_shape(self.stage.init, jax.random.key(0))
         return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(self.stage.parameters(state)))
 
-
-def describe(program: Program) -> dict[str, Any]:
-    """What a dry run tells of one stage: parameters, memory and compile seconds."""
-    compiled = program.chunk(program.length_at(0))
-    analysis = compiled.memory_analysis()
-    temporary = getattr(analysis, "temp_size_in_bytes", 0) * program.mesh.size
-    return {
-        "parameters": program.num_parameters(),
-        "state_mib": round(program.state_bytes() / 2**20, 1),
-        "temporary_mib": round(temporary / 2**20, 1),
-        "compile_s": round(program.compile_s, 1),
-    }
+    def describe(self) -> dict[str, Any]:
+        """What a dry run tells of one stage: parameters, memory and compile seconds."""
+        compiled = self.chunk(self.length_at(0))
+        analysis = compiled.memory_analysis()
+        temporary = getattr(analysis, "temp_size_in_bytes", 0) * self.mesh.size
+        return {
+            "parameters": self.num_parameters(),
+            "state_mib": round(self.state_bytes() / 2**20, 1),
+            "temporary_mib": round(temporary / 2**20, 1),
+            "compile_s": round(self.compile_s, 1),
+        }

@@ -17,7 +17,10 @@ import jax
 
 from jaxsafe.core import flags as flags_lib
 
-_PACKAGES = ("jaxsafe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "numpy")
+_PACKAGES = (
+    *("jaxsafe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "numpy"),
+    *("transformers", "tokenizers"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ A run folder holds
                   "device", "git", "date"}`; `stages[name]` has `steps`, `compile_s`, `run_s`,
                   `rate` and `unit`; `results` is a list of flat rows, one per method
   checkpoints/    <stage>/<step>, whole states
+  models/         finished language models as Hugging Face folders, of systems that train some
   plots/          pictures
   log.txt         what was printed, with times
 """
@@ -33,7 +34,7 @@ C = TypeVar("C")
 SCHEMA = 1
 # The record is last: while it stands, an overwrite that was cut short can be done again.
 _OWN = ("metrics.jsonl", "eval.jsonl", "summary.json", "log.txt", "config.json")
-_OWN_FOLDERS = ("checkpoints", "plots", "tensorboard")
+_OWN_FOLDERS = ("checkpoints", "models", "plots", "tensorboard")
 # Options of one invocation, which a resumed run does not inherit.
 _INVOCATION = (
     *("resume", "overwrite", "mode", "dry_run"),
@@ -75,6 +76,11 @@ class Folder:
     def plots(self) -> pathlib.Path:
         """Pictures."""
         return self.path / "plots"
+
+    @property
+    def models(self) -> pathlib.Path:
+        """Finished language models."""
+        return self.path / "models"
 
     def checkpoints(self, stage: str) -> pathlib.Path:
         """Checkpoints of one stage."""

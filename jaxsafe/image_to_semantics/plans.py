@@ -82,5 +82,3 @@ def validate(study: Study, episodes: int) -> None:
             f"study.budgets={max(study.budgets)} annotates more episodes than the {episodes} there "
             "are: lower it, or raise data.episodes."
         )
-
-

@@ -94,6 +94,9 @@ class Config:
     cvar_level: float = field(
         1.0, "That weight goes to this share of them, Q's worst; 1: to all.", low=0.0, high=1.0
     )
+    omega_redraw: float = field(
+        0.0, "Chance a step that a training world's omega is drawn anew.", low=0.0, high=1.0
+    )
     cvar_omegas: int = field(16, "Omegas of a minibatch among which that share is taken.", low=1)
     check_interval: int = field(
         0, "Iterations between checks of the candidates by rollouts; 0: none.", low=0

@@ -28,6 +28,7 @@ class Draws(NamedTuple):
     omega_pick: jax.Array  # [N, K] Gumbel
     omega_noise: jax.Array  # [N, D] normal
     omega_mix: jax.Array  # [N] uniform
+    omega_redraw: jax.Array  # [N] bool, whether a running episode gets a new omega
     start: jax.Array  # [N, ...] raw key data of the next episodes' starts
     explore: jax.Array  # [N] bool, whether those start in the wide box
     places: jax.Array  # [U, B] of the replay buffer
@@ -36,7 +37,7 @@ class Draws(NamedTuple):
 
 def draw(key: jax.Array, step: jax.Array, config: Config, world: World) -> Draws:
     """Draws for iteration `step` `[]` of the run that owns `key`, which is not consumed."""
-    keys = jax.random.split(jax.random.fold_in(key, step), 10)
+    keys = jax.random.split(jax.random.fold_in(key, step), 11)
     num, actions, params = config.num_envs, world.action_low.shape[0], world.omega_low.shape[0]
     updates = (config.updates_per_step, config.batch_size)
     noise = (num, actions if config.independent_noise else 1)
@@ -47,6 +48,7 @@ def draw(key: jax.Array, step: jax.Array, config: Config, world: World) -> Draws
         omega_pick=jax.random.gumbel(keys[3], (num, config.num_candidates)),
         omega_noise=jax.random.normal(keys[4], (num, params)),
         omega_mix=jax.random.uniform(keys[5], (num,)),
+        omega_redraw=jax.random.uniform(keys[10], (num,)) < config.omega_redraw,
         start=_start_keys(keys[6], config),
         explore=jax.random.uniform(keys[7], (num,)) < config.exploring_starts,
         places=replay.indices(

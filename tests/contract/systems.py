@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsafe import advantage_nas, m2td3, pls, sacpo
 from jaxsafe import image_to_semantics as i2s
-from jaxsafe import m2td3, pls
+from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
 from jaxsafe.image_to_semantics import experiment as i2s_experiment
+from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
+from jaxsafe.sacpo import experiment as sacpo_experiment
+from tests.advantage_nas import worlds
 
 
 class Small(NamedTuple):
@@ -115,6 +119,53 @@ def _image_to_semantics() -> Small:
     return Small(config, lambda key: i2s.init(key, config, range_, 2), batch, i2s.update)
 
 
+def _advantage_nas() -> Small:
+    config = advantage_nas.Config(epochs=20, freeze_epochs=1, steps_per_epoch=3, weight_lr=0.03)
+
+    def init(key: jax.Array) -> advantage_nas.State:
+        return advantage_nas.init(key, config, worlds.NETWORK)
+
+    def update(state, batch, config):
+        return advantage_nas.update(state, batch, config, worlds.NETWORK)
+
+    return Small(config, init, worlds.batch, update)
+
+
+def _sacpo() -> Small:
+    model = DecoderConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        intermediate_size=12,
+    )
+    # The loss whose update draws: it pairs prompts with answers of other rows.
+    stage = sacpo.Stage(loss="kto", batch_size=4, reference="online")
+    config = sacpo.Config(model, stage, steps=100)
+
+    def batch(key: jax.Array) -> sacpo.Batch:
+        keys = jax.random.split(key, 4)
+        start = jax.random.randint(keys[0], (4, 1, 1), 2, 5)
+        end = start + jax.random.randint(keys[1], (4, 1, 1), 1, 5)
+        slots = jnp.arange(9)
+        mask = slots < end
+        return sacpo.Batch(
+            ids=jnp.where(mask, jax.random.randint(keys[2], (4, 1, 9), 0, 11), 0),
+            mask=mask,
+            completion=mask & (slots >= start),
+            desirable=jax.random.bernoulli(keys[3], 0.5, (4,)),
+        )
+
+    def init(key: jax.Array) -> sacpo.State:
+        state = sacpo.init(key, config)
+        # On its way: at the start the policy is the reference, and no draw makes a difference.
+        return state.replace(params=jax.tree.map(lambda x: 1.5 * x, state.params))
+
+    return Small(config, init, batch, sacpo.update)
+
+
 SYSTEMS = [
     System(
         "image_to_semantics",
@@ -122,6 +173,13 @@ SYSTEMS = [
         i2s_experiment.validate_experiment,
         _image_to_semantics,
     ),
+    System(
+        "advantage_nas",
+        advantage_nas.PRESETS,
+        advantage_nas_experiment.validate_experiment,
+        _advantage_nas,
+    ),
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
+    System("sacpo", sacpo.PRESETS, sacpo_experiment.validate_experiment, _sacpo),
 ]

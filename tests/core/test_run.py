@@ -54,7 +54,7 @@ def test_overwrite_removes_what_is_its_own_and_nothing_else(tmp_path):
     out = make_run(tmp_path / "run")
     for name in ("metrics.jsonl", "eval.jsonl", "summary.json", "log.txt", "notes.md"):
         (out / name).write_text("x")
-    for name in ("checkpoints/line/5", "plots", "tensorboard", "mine"):
+    for name in ("checkpoints/line/5", "models/a", "plots", "tensorboard", "mine"):
         (out / name).mkdir(parents=True)
         (out / name / "file").write_text("x")
     run.open_folder(str(out), RunOptions(overwrite=True))

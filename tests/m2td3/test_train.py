@@ -122,6 +122,17 @@ def test_numbers_drawn_ahead_are_those_drawn_one_by_one(world):
     assert not np.array_equal(ahead.places[2], ahead.places[3])
 
 
+@pytest.mark.parametrize(
+    "method, chance, differing",
+    [("m2td3_plus", 0.0, 0), ("m2td3_plus", 1.0, 9), ("m2td3", 1.0, 0)],
+)
+def test_omega_changes_within_an_episode_only_where_ours_is_asked_to(method, chance, differing):
+    config = dataclasses.replace(BASE, method=method, omega_redraw=chance, warmup_steps=20)
+    run, _ = run_steps(config, games.endless(50), 10)
+    seen = np.asarray(run.buffer.omega[: 10 * BASE.num_envs, 0]).reshape(10, -1)
+    assert ((seen[1:] != seen[:-1]).all(1)).sum() == differing
+
+
 def test_restarts_follow_the_interval():
     far = dataclasses.replace(BASE, restart_distance=100.0, num_candidates=3)
     run, _ = run_steps(far, games.quadratic(), 9)

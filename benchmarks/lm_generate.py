@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy generation, a Llama of 5.26 million parameters with random weights, float32.
+
+Where torch is installed, transformers' `generate` takes its turns beside ours: one process, equal
+weights from one folder, and the same ids or no result. Rates count new tokens; the prompt's pass is
+inside of them, compilation is apart. With `--unequal`, prompts have a half to all of the length.
+"""
+
+import functools
+import tempfile
+
+from absl import app, flags
+
+from benchmarks import timing
+
+FLAGS = flags.FLAGS
+timing.define_flags()
+flags.DEFINE_list("batches", ["1", "8", "32"], "Prompts at once.")
+flags.DEFINE_integer("prompt", 128, "Tokens of a prompt.")
+flags.DEFINE_integer("new", 128, "New tokens.")
+flags.DEFINE_bool("unequal", True, "Measure the largest batch with unequal prompts as well.")
+flags.DEFINE_bool("torch", True, "Measure transformers too, if torch is installed.")
+
+
+def prompts(batch: int, unequal: bool) -> list[list[int]]:
+    """Random prompts."""
+    import numpy as np
+
+    from jaxsafe.lm import tiny
+
+    rng = np.random.default_rng(batch)
+    low = FLAGS.prompt // 2 if unequal else FLAGS.prompt
+    lengths = np.linspace(FLAGS.prompt, low, batch).astype(int)
+    return [rng.integers(3, tiny.CONFIG.vocab_size, n).tolist() for n in lengths]
+
+
+def model_in(folder: str):
+    """Our model, written to a folder too, its tokens' probabilities far from uniform."""
+    import jax
+
+    from jaxsafe import lm
+    from jaxsafe.lm import hf, tiny
+
+    params = jax.tree.map(
+        lambda x: 4 * x if x.ndim > 2 else x, lm.init(jax.random.key(0), tiny.CONFIG)
+    )
+    hf.save(folder, tiny.CONFIG, params)
+    return lm.prepare(params, tiny.CONFIG)
+
+
+def ours(model, batch: list[list[int]]):
+    """New ids `[B, M]` by jaxsafe."""
+    import numpy as np
+
+    from jaxsafe import lm
+
+    options = lm.Generation(max_new=FLAGS.new)
+    return np.asarray(lm.generate.generate(model, batch, options, buckets=(FLAGS.prompt,)).tokens)
+
+
+def transformers_of(folder: str, cores: int):
+    """`prompts -> new ids [B, M]` by transformers; None where torch is absent."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(cores)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    settings = {"max_new_tokens": FLAGS.new, "do_sample": False, "eos_token_id": None}
+
+    @torch.inference_mode()
+    def generate(batch: list[list[int]]):
+        width = max(map(len, batch))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in batch])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
+        out = model.generate(ids, attention_mask=mask, pad_token_id=0, **settings)
+        return out[:, width:].numpy()
+
+    return generate
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    import time
+
+    cores, rows = timing.pin(cores), []
+    batches = [int(n) for n in FLAGS.batches]
+    cases = [(n, False) for n in batches]
+    if FLAGS.unequal:
+        cases.append((max(batches), True))
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_in(folder)
+        theirs = transformers_of(folder, cores) if FLAGS.torch else None
+        for size, unequal in cases:
+            batch = prompts(size, unequal)
+            start = time.perf_counter()
+            found = ours(model, batch)
+            first_s = time.perf_counter() - start
+            sides = {"jaxsafe": functools.partial(ours, model, batch)}
+            if theirs is not None:
+                if (found != theirs(batch)).any():
+                    raise SystemExit(f"error: the ids of batch {size} are not transformers'.")
+                sides["transformers"] = functools.partial(theirs, batch)
+            measured = timing.interleaved(sides, size * FLAGS.new, FLAGS.repeats)
+            for by, row in measured.items():
+                case = {"cores": cores, "by": by, "batch": size, "unequal": unequal}
+                first = {"first_call_s": first_s if by == "jaxsafe" else None}
+                rows.append(case | row | first)
+    return rows
+
+
+def main(argv):
+    """Measures and writes `results/lm_generate.json`."""
+    del argv
+    timing.main(
+        "lm_generate",
+        worker,
+        ["batches", "prompt", "new", "unequal", "torch"],
+        f"new tokens/s, greedy, prompts of {FLAGS.prompt} and {FLAGS.new} new tokens, "
+        "5.26 M-parameter Llama, float32; ids checked to be the same",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

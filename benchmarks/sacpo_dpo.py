@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DPO updates of a 5.26M-parameter Llama on 8 pairs of 256 tokens, float32, beside TRL's trainer.
+
+Half of each row is prompt. Both sides start from one Hugging Face folder and see the same rows,
+with AdamW at one rate and a clipped gradient, so that their losses must agree; a row tells that of
+the fifth update. TRL is measured where the extra `peers` is installed: its own loop, dataloader
+and logging included, the time between the ends of two steps being one step.
+"""
+
+import contextlib
+import io
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import timing
+
+FLAGS = flags.FLAGS
+timing.define_flags(repeats=9)
+flags.DEFINE_integer("pairs", 8, "Pairs of an update.")
+flags.DEFINE_integer("tokens", 256, "Tokens of a row, half of them the prompt's.")
+flags.DEFINE_integer("layers", 4, "Layers of the model.")
+flags.DEFINE_bool("trl", True, "Measure TRL too, if installed.")
+
+RATE, BETA, FIRST_WORD = 1e-4, 0.1, 3
+
+
+def rows(count: int) -> np.ndarray:
+    """Token ids `[count pairs, 2, T]`: pairs share a prompt, answers end in EOS (2)."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(FIRST_WORD, 4096, (count, 2, FLAGS.tokens))
+    half = FLAGS.tokens // 2
+    ids[:, 1, :half] = ids[:, 0, :half]
+    ids[:, :, -1] = 2
+    return ids
+
+
+def write_model(folder: pathlib.Path):
+    """Writes the model, and a tokenizer whose word `wN` is token N; returns the config."""
+    import dataclasses
+
+    import jax
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from jaxsafe.lm import decoder, tiny
+
+    config = dataclasses.replace(tiny.CONFIG, num_layers=FLAGS.layers)
+    special = (tiny.PAD, tiny.BOS, tiny.EOS)
+    words = {special[n] if n < len(special) else f"w{n}": n for n in range(config.vocab_size)}
+    inner = Tokenizer(models.WordLevel(words, unk_token=tiny.PAD))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token=tiny.PAD, eos_token=tiny.EOS
+    )
+    tiny.save(folder, config, decoder.init(jax.random.key(0), config), tokenizer)
+    return config
+
+
+def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int) -> dict:
+    """Our updates a second, with the reference online or from a cache."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxsafe.lm import hf
+    from jaxsafe.lm.optimiser import Optimiser
+    from jaxsafe.sacpo import algorithm
+    from jaxsafe.sacpo.config import Config, Stage
+    from jaxsafe.sacpo.types import Batch
+
+    model, params = hf.load(folder)
+    how = Optimiser(learning_rate=RATE, schedule="constant", warmup_ratio=0.0)
+    stage = Stage(
+        loss="dpo", temperature=BETA, batch_size=FLAGS.pairs, reference=reference, optimiser=how
+    )
+    half = FLAGS.tokens // 2
+    config = Config(model, stage, 10**6, max_completion=FLAGS.tokens - half)
+    ids = jnp.asarray(ids[: FLAGS.pairs], jnp.int32)
+    answer = jnp.broadcast_to(jnp.arange(FLAGS.tokens) >= half, ids.shape)
+    batch = Batch(ids, jnp.ones_like(answer), answer)
+    state = algorithm.init(jax.random.key(0), config, params)
+    if reference == "cached":
+        sums = jax.jit(algorithm.answer_sums, static_argnums=2)
+        batch = batch._replace(reference=sums(params, batch, config))
+    program, compile_s = timing.compiled(
+        lambda s, b: algorithm.update(s, b, config), state, batch, donate_argnums=0
+    )
+    losses = []
+
+    def call():
+        nonlocal state
+        state, metrics = jax.block_until_ready(program(state, batch))
+        losses.append(float(metrics["policy/loss"]))
+
+    measured = timing.repeat(call, 1, repeats)
+    return _row("jaxsafe", reference, measured, compile_s, losses)
+
+
+def _row(by: str, reference: str, measured: dict, compile_s: float, losses: list[float]) -> dict:
+    """The losses of the fifth update stand side by side, so that both are seen to do the same."""
+    seconds = {"s_per_update": 1 / measured["rate"]}
+    loss = {"loss_at_5": losses[4] if len(losses) > 4 else float("nan")}
+    return {"by": by, "reference": reference} | seconds | measured | {"compile_s": compile_s} | loss
+
+
+def trl_rows(folder: pathlib.Path, ids: np.ndarray, cores: int, repeats: int) -> list[dict]:
+    """The same of TRL's DPOTrainer."""
+    try:
+        import torch
+        import trl  # noqa: F401
+    except ImportError:
+        print("TRL is not installed: pip install '.[peers]'", file=sys.stderr)
+        return []
+    from benchmarks import trl_dpo
+
+    torch.set_num_threads(cores)
+    found = []
+    for reference in ("online", "cached"):
+        # The trainer prints rows of its own, and the last line of output is ours.
+        with contextlib.redirect_stdout(io.StringIO()):
+            seconds, losses = trl_dpo.train(
+                folder, ids[: FLAGS.pairs], 5 + repeats, reference == "cached", RATE, BETA
+            )
+        low, middle, high = np.percentile(1 / np.asarray(seconds[5:]), [25, 50, 75])
+        measured = {"rate": middle, "low": low, "high": high, "repeats": repeats, "calls": 1}
+        found.append(_row("TRL", reference, measured, 0.0, losses))
+    return found
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    cores = timing.pin(cores)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_model(folder)
+        ids = rows(FLAGS.pairs)
+        found = [our_row(folder, ids, how, FLAGS.repeats) for how in ("online", "cached")]
+        if FLAGS.trl:
+            found += trl_rows(folder, ids, cores, FLAGS.repeats)
+    return [{"cores": cores} | row for row in found]
+
+
+def main(argv):
+    """Measures and writes `results/sacpo_dpo.json`."""
+    del argv
+    timing.main(
+        "sacpo_dpo",
+        worker,
+        ["pairs", "tokens", "layers", "trl"],
+        f"DPO updates/s, Llama of 5.26M parameters ({FLAGS.layers} layers), {FLAGS.pairs} pairs of "
+        f"{FLAGS.tokens} tokens, float32, AdamW",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives TRL's DPOTrainer on token ids of ours, and times its steps."""
+
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+
+class _Clock(TrainerCallback):
+    """Seconds of each step, and its loss."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+
+def train(
+    folder: pathlib.Path, ids: np.ndarray, steps: int, precomputed: bool, rate: float, beta: float
+) -> tuple[list[float], list[float]]:
+    """Trains on one batch `[P, 2, T]` again and again; returns seconds and losses of the steps."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    half = ids.shape[-1] // 2
+    text = lambda row: " ".join(f"w{n}" for n in row)  # noqa: E731
+    # The trainer appends EOS.
+    data = Dataset.from_list(
+        [
+            {
+                "prompt": text(pair[0, :half]),
+                "chosen": " " + text(pair[0, half:-1]) + " ",
+                "rejected": " " + text(pair[1, half:-1]) + " ",
+            }
+            for pair in ids
+        ]
+    )
+    clock = _Clock()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = DPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+            args=DPOConfig(
+                output_dir=out,
+                per_device_train_batch_size=len(ids),
+                max_steps=steps,
+                learning_rate=rate,
+                lr_scheduler_type="constant",
+                max_grad_norm=1.0,
+                beta=beta,
+                max_length=ids.shape[-1],
+                precompute_ref_log_probs=precomputed,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                disable_tqdm=True,
+            ),
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        batch = next(iter(trainer.get_train_dataloader()))
+        if batch["input_ids"].shape != (2 * len(ids), ids.shape[-1]):
+            raise ValueError(f"TRL made rows of {batch['input_ids'].shape}")
+        trainer.train()
+    return list(np.diff(clock.ends)), clock.losses

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a search of a supernet found: the architectures, and how they score with its weights.
+
+`results` of `summary.json` has one flat row per method, lists in the order of the seeds:
+
+  method                    as the flag --methods has it
+  architecture_per_seed     the most likely one ("AM"); for random, the best of `candidates` by
+                            validation loss
+  loss_per_seed, accuracy_per_seed
+                            of that, on the fixed validation half, with the supernet's weights
+  lucky_per_seed            the sampled one of lowest single-minibatch loss ("PB")
+  lucky_loss_per_seed, lucky_accuracy_per_seed
+                            of that, on the fixed validation half
+  accuracy_mean, accuracy_sd
+                            over the seeds; text has `perplexity` where images have `accuracy`
+  retrained_per_seed        `accuracy` or `perplexity` on the test set of each architecture, trained
+                            from scratch: a list per seed, one number per training; and their mean
+                            and deviation over architectures, `retrained_mean`, `retrained_sd`
+  parameters_per_seed, multiply_adds_per_seed
+                            of the architectures
+  rank_correlation          Spearman's, between the first supernet's validation loss of random
+                            architectures and what retraining gives, signed so that 1 is perfect
+  confidence_per_seed       mean over edges of theta's greatest probability
+  COLUMN_per_seed           what --table says of the architectures; none where there is no table
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from jaxsafe.advantage_nas import algorithm, strings
+from jaxsafe.advantage_nas.experiment import Scoring
+from jaxsafe.advantage_nas.tables import Table
+from jaxsafe.advantage_nas.task import Task
+
+
+class Found(NamedTuple):
+    """What S seeds of one method ended with.
+
+    Attributes:
+      choice: `[S, E]` the architectures.
+      lucky: `[S, E]` those of lowest single-minibatch loss.
+      scores: name -> `[S]` of `choice` on the validation half.
+      lucky_scores: likewise of `lucky`.
+      theta: `[S, E, K]`.
+    """
+
+    choice: np.ndarray
+    lucky: np.ndarray
+    scores: dict[str, np.ndarray]
+    lucky_scores: dict[str, np.ndarray]
+    theta: np.ndarray
+
+
+def find(result: Any, method: str, task: Task, scoring: Scoring, seeds: range) -> Found:
+    """Scores what a stage's `result`, `(weights, theta, best)` of S seeds, holds."""
+    weights, theta, best = result
+    score = jax.jit(lambda w, choices: jax.lax.map(lambda c: task.score(w, c), choices))
+    choice, rows, lucky_rows = [], [], []
+    for i, seed in enumerate(seeds):
+        one = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), weights)
+        candidates = _candidates(theta[i], method, scoring, seed)
+        both = jnp.concatenate([candidates, jnp.asarray(best.choice[i])[None]])
+        values = {name: np.asarray(x) for name, x in score(one, both).items()}
+        pick = int(np.argmin(values["loss"][:-1]))
+        choice.append(np.asarray(candidates[pick]))
+        rows.append({name: x[pick] for name, x in values.items()})
+        lucky_rows.append({name: x[-1] for name, x in values.items()})
+
+    def stacked(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+
+    return Found(
+        np.stack(choice),
+        np.asarray(best.choice),
+        stacked(rows),
+        stacked(lucky_rows),
+        np.asarray(theta),
+    )
+
+
+def _candidates(theta: np.ndarray, method: str, scoring: Scoring, seed: int) -> jax.Array:
+    """The most likely architecture `[1, E]`, or those `[N, E]` among which random search picks."""
+    if method != "random":
+        return algorithm.most_likely(jnp.asarray(theta))[None]
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    shape = (scoring.candidates, theta.shape[0])
+    return jax.random.randint(key, shape, 0, theta.shape[1], jnp.int32)
+
+
+def retrained(
+    choice: np.ndarray, task: Task, scoring: Scoring, seed: int, count: int
+) -> np.ndarray:
+    """The task's measure `[A, count]` of architectures `[A, E]`, each trained `count` times."""
+    pairs = np.arange(len(choice) * count)
+
+    @jax.jit
+    def all_of_them(choices: jax.Array) -> jax.Array:
+        def one(pair: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.key(seed), 100 + pair)
+            return task.train(key, choices[pair // count], scoring.retrain)[task.measure]
+
+        return jax.lax.map(one, jnp.asarray(pairs))
+
+    return np.asarray(all_of_them(jnp.asarray(choice)), np.float64).reshape(len(choice), count)
+
+
+def rank_correlation(result: Any, task: Task, scoring: Scoring, seed: int) -> float:
+    """Spearman's between the first supernet and one retraining, over random architectures."""
+    weights = jax.tree.map(lambda x: jnp.asarray(x[0]), result[0])
+    shape = (scoring.ranked, task.space.num_edges)
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    choice = jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32)
+    score = jax.jit(lambda c: jax.lax.map(lambda one: task.score(weights, one)["loss"], c))
+    loss = np.asarray(score(choice))
+    trained = retrained(np.asarray(choice), task, scoring, seed, 1)[:, 0]
+    # A low loss should go with a high accuracy, or a low perplexity.
+    sign = -1 if task.measure == "accuracy" else 1
+    return float(sign * stats.spearmanr(loss, trained).statistic)
+
+
+def name_of(choice: np.ndarray, task: Task) -> str:
+    """The architecture's string."""
+    return strings.encode(choice, task.space.names)
+
+
+def costs(choice: np.ndarray, task: Task) -> dict[str, list[int]]:
+    """`parameters_per_seed` and `multiply_adds_per_seed` of architectures `[S, E]`."""
+    told = [task.cost(tuple(int(k) for k in one)) for one in choice]
+    return {f"{name}_per_seed": [int(one[name]) for one in told] for name in told[0]}
+
+
+def row(method: str, found: Found, task: Task, table: Table | None) -> dict[str, Any]:
+    """One row of `summary.json`; the module's docstring has its schema."""
+    told: dict[str, Any] = {
+        "method": method,
+        "architecture_per_seed": [name_of(c, task) for c in found.choice],
+        "lucky_per_seed": [name_of(c, task) for c in found.lucky],
+        "confidence_per_seed": jax.nn.softmax(found.theta).max(-1).mean(-1).tolist(),
+    }
+    told |= costs(found.choice, task)
+    for name, values in found.scores.items():
+        told |= {f"{name}_per_seed": values.tolist(), f"{name}_mean": float(values.mean())}
+        told[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        told[f"lucky_{name}_per_seed"] = found.lucky_scores[name].tolist()
+    if table is not None:
+        places = table.place(found.choice)
+        told |= {f"{n}_per_seed": x[places].tolist() for n, x in table.columns.items()}
+    return told
+
+
+def rows(method: str, seeds: range, told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Flat rows for `eval.jsonl`, one per seed."""
+    lists = {k.removesuffix("_per_seed"): v for k, v in told.items() if k.endswith("_per_seed")}
+    return [
+        {"method": method, "seed": seed} | {name: values[i] for name, values in lists.items()}
+        for i, seed in enumerate(seeds)
+    ]

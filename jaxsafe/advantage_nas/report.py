@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and pictures of a run, from its rows.
+
+`results` of `summary.json` on a supernet is documented in `evaluate.py`. On the toy, one row per
+method: `loss_per_seed`, 100 times the loss of the most likely architecture at the end,
+`loss_at_300_per_seed`, `correct_per_seed`, the share of edges that are the teacher's, and of the
+losses `median`, `low` and `high` (quartiles). On a table, one row per method: `queries`, `score`,
+the mean over all searches of what is reported of the one kept, its 95% interval `low` to `high`
+over seeds, `score_per_seed`, `searches`, and of the exact random search at equal queries `oracle`
+and `oracle_sd`, with `agrees`, whether `oracle` lies in the interval.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats as scipy_stats
+
+from jaxsafe.advantage_nas import drawing, evaluate, oracle, stages
+from jaxsafe.advantage_nas.experiment import Experiment
+from jaxsafe.core import metrics, plots, tables
+from jaxsafe.core.checks import UserError
+from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.run import Folder
+
+NAMES = {
+    "advantage": "AdvantageNAS",
+    "advantage_ema": "AdvantageNAS/w-b",
+    "counterfactual": "counterfactual",
+    "corrected": "curvature-corrected",
+    "reinforce": "REINFORCE",
+    "rloo": "RLOO",
+    "gdas": "GDAS",
+    "darts": "DARTS",
+    "proxyless": "ProxylessNAS",
+    "random": "random",
+    "evolution": "evolution",
+}
+TOY_POINT = 300  # iterations, at which the page quotes losses too
+
+
+def curve(folder: Folder, stage: str, name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a run's rows say of one metric: x `[T]` in `unit`, y `[num_seeds, T]`."""
+    rows = [r for r in metrics.read(folder.metrics) if r["stage"] == stage]
+    x = sorted({r[unit] for r in rows})
+    seeds = sorted({r["seed"] for r in rows})
+    values = {(r["seed"], r[unit]): float(r[name]) for r in rows}
+    return np.array(x), np.array([[values.get((s, t), np.nan) for t in x] for s in seeds])
+
+
+def finish(
+    folder: Folder, options: RunOptions, experiment: Experiment, results: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Writes rows, table and pictures of any task."""
+    seeds = range(options.seed, options.seed + options.num_seeds)
+    makers = {"toy": _toy, "tabular": _tabular, "images": _search, "text": _search}
+    return makers[experiment.task](folder, seeds, experiment, results)
+
+
+def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
+    rows, lines = [], {}
+    for method in results:
+        x, loss = curve(folder, method, "toy/loss", "iterations")
+        _, correct = curve(folder, method, "toy/correct", "iterations")
+        lines[NAMES[method]] = (x, 100 * loss)
+        at = int(np.argmin(np.abs(x - TOY_POINT)))
+        low, median, high = np.quantile(100 * loss[:, -1], [0.25, 0.5, 0.75])
+        rows.append(
+            {
+                "method": method,
+                "loss_per_seed": (100 * loss[:, -1]).tolist(),
+                "loss_at_300_per_seed": (100 * loss[:, at]).tolist(),
+                "correct_per_seed": correct[:, -1].tolist(),
+                "median": float(median),
+                "low": float(low),
+                "high": float(high),
+            }
+        )
+        metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
+    told = [
+        {
+            "method": NAMES[r["method"]],
+            f"100 x loss at {TOY_POINT} (median)": float(np.median(r["loss_at_300_per_seed"])),
+            "at the end (median)": r["median"],
+            "quartiles": f"{r['low']:.3f} - {r['high']:.3f}",
+            "edges correct": f"{np.mean(r['correct_per_seed']):.0%}",
+        }
+        for r in rows
+    ]
+    folder.say(f"\nthe toy: the most likely architecture, {len(seeds)} seeds")
+    folder.say(tables.text_table(told))
+    path = folder.plots / "toy.png"
+    plots.curves(path, lines, "iteration", "100 x loss of the most likely architecture")
+    folder.say(f"picture: {path}")
+    return rows
+
+
+def _tabular(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
+    config, cells = experiment.tabular, stages.table(str(experiment.table))
+    selection, score = cells.column(config.selection), cells.column(config.score)
+    rows, lines = [], {}
+    for method, best in results.items():
+        x, y = curve(folder, method, "search/score", "queries")
+        lines[NAMES[method]] = (x, y)
+        exact = oracle.random_search(selection, score, [config.queries])
+        ends = score[np.asarray(best)].reshape(len(seeds), -1)
+        mean, low, high = interval(ends)
+        rows.append(
+            {
+                "method": method,
+                "queries": config.queries,
+                "score": mean,
+                "low": low,
+                "high": high,
+                "sd": float(ends.std(ddof=1)),
+                "score_per_seed": ends.mean(axis=1).tolist(),
+                "searches": int(ends.size),
+                "oracle": float(exact.mean[0]),
+                "oracle_sd": float(exact.sd[0]),
+                "agrees": bool(low <= exact.mean[0] <= high),
+            }
+        )
+        metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
+    lines["random, exact"] = _oracle_line(lines, selection, score)
+    told = [
+        {
+            "method": NAMES[r["method"]],
+            f"{config.score} (mean)": f"{r['score']:.4f}",
+            "95% interval": f"{r['low']:.4f} - {r['high']:.4f}",
+            "sd of a search": f"{r['sd']:.4f}",
+            "exact random search": f"{r['oracle']:.4f} (sd {r['oracle_sd']:.4f})",
+            "searches": r["searches"],
+        }
+        for r in rows
+    ]
+    folder.say(f"\n{config.queries} queries, the best by {config.selection} kept")
+    folder.say(tables.text_table(told))
+    path = folder.plots / "tabular.png"
+    plots.curves(path, lines, "queries", f"{config.score}, percent, mean over searches")
+    folder.say(f"picture: {path}")
+    return rows
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """The mean of independent searches, and its two-sided interval by Student's t."""
+    flat = np.asarray(values, np.float64).reshape(-1)
+    mean = float(flat.mean())
+    if flat.size < 2 or not flat.std():
+        return mean, mean, mean
+    half = scipy_stats.t.ppf((1 + level) / 2, flat.size - 1) * flat.std(ddof=1) / flat.size**0.5
+    return mean, mean - float(half), mean + float(half)
+
+
+def _oracle_line(lines, selection, score) -> tuple[np.ndarray, np.ndarray]:
+    x = next(iter(lines.values()))[0]
+    return x, oracle.random_search(selection, score, [int(k) for k in x]).mean[None]
+
+
+def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
+    task = stages.task(experiment)
+    cells = stages.table(experiment.table) if experiment.table else None
+    rows, lines = [], {}
+    for method, result in results.items():
+        found = evaluate.find(result, method, task, experiment.scoring, seeds)
+        rows.append(evaluate.row(method, found, task, cells))
+        rows[-1] |= _trained(result, found, task, experiment, seeds)
+        metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
+        lines[NAMES[method]] = curve(folder, method, "weights/loss", "search_steps")
+        way(folder.plots / f"theta_{method}.png", folder, method, task.space, seeds)
+    folder.say(f"\n{task.data}: the cells found, scored with the supernet's weights")
+    folder.say(tables.text_table(table(rows)))
+    for r in rows:
+        folder.say(f"{NAMES[r['method']]}: {'  '.join(r['architecture_per_seed'])}")
+    path = folder.plots / "training_loss.png"
+    plots.curves(path, lines, "search step", "training loss of sampled architectures")
+    folder.say(f"pictures: {path}, {folder.plots / 'theta_METHOD.png'}")
+    return rows
+
+
+def _trained(result, found, task, experiment: Experiment, seeds: range) -> dict[str, Any]:
+    """What training from scratch adds to a method's row."""
+    scoring, told = experiment.scoring, {}
+    if scoring.retrain_seeds:
+        values = evaluate.retrained(found.choice, task, scoring, seeds.start, scoring.retrain_seeds)
+        means = values.mean(axis=1)
+        told = {
+            "retrained_per_seed": values.tolist(),
+            "retrained_mean": float(means.mean()),
+            "retrained_sd": float(means.std(ddof=1)) if len(means) > 1 else 0.0,
+        }
+    if scoring.ranked:
+        correlation = evaluate.rank_correlation(result, task, scoring, seeds.start)
+        told["rank_correlation"] = correlation
+    return told
+
+
+def render(
+    folder: Folder, options: RunOptions, experiment: Experiment, results: Mapping[str, Any]
+) -> None:
+    """Draws the architecture that each method's first seed found.
+
+    Raises:
+      UserError: the task has no cells to draw.
+    """
+    if experiment.task not in ("images", "text"):
+        raise UserError(f"--mode=render: {experiment.task} has no cells to draw: use --mode=eval.")
+    task = stages.task(experiment)
+    seeds = range(options.seed, options.seed + options.num_seeds)
+    for method, result in results.items():
+        found = evaluate.find(result, method, task, experiment.scoring, seeds)
+        theta = np.exp(found.theta[0] - np.logaddexp.reduce(found.theta[0], axis=1)[:, None])
+        shares = theta[np.arange(task.space.num_edges), found.choice[0]]
+        path = folder.plots / f"cell_{method}.png"
+        drawing.draw_cell(path, task.space, found.choice[0], NAMES[method], shares)
+        folder.say(f"{NAMES[method]}, seed {options.seed}: {path}")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What people read of the rows of a supernet search."""
+    measures = [n for n in ("accuracy", "perplexity") if f"{n}_per_seed" in rows[0]]
+    told = []
+    for r in rows:
+        line: dict[str, Any] = {"method": NAMES[r["method"]], "loss (mean)": r["loss_mean"]}
+        for name in measures:
+            line[f"{name} (mean)"] = r[f"{name}_mean"]
+            line["sd"] = r[f"{name}_sd"]
+            line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
+            line["lucky"] = float(np.mean(r[f"lucky_{name}_per_seed"]))
+        if "retrained_mean" in r:
+            line["retrained, test"] = r["retrained_mean"]
+            line["sd "] = r["retrained_sd"]
+        if "rank_correlation" in r:
+            line["rank correlation"] = r["rank_correlation"]
+        line["parameters"] = float(np.mean(r["parameters_per_seed"]))
+        line["confidence"] = float(np.mean(r["confidence_per_seed"]))
+        for name in ("cifar10_test", "cifar100_test"):
+            if f"{name}_per_seed" in r:
+                line[f"{name} (transfer)"] = float(np.mean(r[f"{name}_per_seed"]))
+        told.append(line)
+    return told
+
+
+def way(path: pathlib.Path, folder: Folder, stage: str, space, seeds: range) -> pathlib.Path:
+    """Draws how each edge's probabilities moved: thin lines are seeds, thick ones their mean."""
+    columns = 3
+    lines = -(-space.num_edges // columns)
+    figure = Figure(figsize=(7.2, 0.6 + 1.9 * lines), dpi=plots.DPI, layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).reshape(-1)
+    for e, (a, b) in enumerate(space.edges):
+        for k, name in enumerate(space.names):
+            x, y = curve(folder, stage, f"p/{a}-{b}/{name}", "search_steps")
+            color = plots.PALETTE[k % len(plots.PALETTE)]
+            panels[e].plot(x, y.T, color=color, linewidth=0.6, alpha=0.35)
+            panels[e].plot(x, y.mean(axis=0), color=color, linewidth=1.8, label=name)
+        panels[e].set_title(f"{a} > {b}", loc="left", fontsize=10, **plots.BOLD)
+        panels[e].set_ylim(0, 1)
+        panels[e].spines[["top", "right"]].set_visible(False)
+    for axes in panels[space.num_edges :]:
+        axes.remove()
+    figure.supxlabel("search step", **plots.LABEL)
+    figure.supylabel("probability", **plots.LABEL)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return plots.save(figure, path)

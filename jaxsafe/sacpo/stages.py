@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the binary trains: each stage from the Hugging Face folder that the one before it left."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxsafe.core import parallel
+from jaxsafe.core.checks import UserError
+from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.program import Program, Stage
+from jaxsafe.core.run import Folder
+from jaxsafe.lm import decoder, hf, optimiser, tiny
+from jaxsafe.lm.config import DecoderConfig
+from jaxsafe.sacpo import experiment as experiments
+from jaxsafe.sacpo import sharded, train
+from jaxsafe.sacpo.config import Config
+from jaxsafe.sacpo.experiment import Experiment
+from jaxsafe.sacpo.sources import Source
+from jaxsafe.sacpo.train import Plan, Run
+from jaxsafe.sacpo.types import Params
+
+
+class Member(NamedTuple):
+    """One policy to train.
+
+    Attributes:
+      name: of the policy, with its ratio.
+      parent: the policy it starts from; "" for a fresh one.
+      plan: its stage and data.
+    """
+
+    name: str
+    parent: str
+    plan: Plan
+
+
+def members(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Member]:
+    """The policies to train, parents first."""
+    found = []
+    for name, parent, data, temperature in experiments.chain(experiment):
+        stage = experiments.stage_of(experiment, data, temperature)
+        plan = train.plan(model, stage, source.training(data, stage.loss))
+        found.append(Member(name, parent, plan))
+    return found
+
+
+def stages(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Stage]:
+    """One training stage per policy."""
+    return [_stage(x, experiment, source) for x in members(experiment, source, model)]
+
+
+def _stage(member: Member, experiment: Experiment, source: Source) -> Stage:
+    plan, base = member.plan, experiment.model.folder
+
+    def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
+        folder = Folder(pathlib.Path(options.out or ""))
+        starts = [
+            place(folder, member.parent, seed) if member.parent else pathlib.Path(base)
+            for seed in seeds_of(options)
+        ]
+        one = experiment.model.spread == "parameters"
+
+        def result(run: Run) -> dict:
+            """Writes the policies; those who come after read them."""
+            params = train.policy(run)
+            if one:
+                save_one(starts[0], place(folder, member.name, options.seed), plan.config, params)
+            else:
+                host = parallel.to_host(params)
+                if parallel.is_main_process():
+                    save(folder, member.name, options, plan.config.model, host, source.tokenizer)
+            parallel.largest(0)  # the next stage reads them in every process
+            return {}
+
+        stage = dataclasses.replace(stage, result=result)
+        if one:
+            return sharded.Sharded(
+                stage, options, plan, starts[0], experiment.model.tensor, source.blank
+            )
+        if not (member.parent or base):
+            return Program(stage, options, mesh)
+        return Continued(
+            stage,
+            options,
+            mesh,
+            lambda: load(starts),
+            lambda k, params: train.begin(k, params, plan),
+        )
+
+    def start(key: jax.Array) -> Run:
+        """For shapes alone where there is a parent, whose parameters are not there yet."""
+        key_params, key = jax.random.split(key)
+        return train.begin(key, decoder.init(key_params, plan.config.model), plan)
+
+    return Stage(
+        name=member.name,
+        init=start,
+        chunk=lambda run, first, n: train.chunk(run, first, n, plan),
+        num_steps=plan.config.steps,
+        parameters=train.policy,
+        result=train.policy,
+        unit="rows",
+        units_per_step=plan.config.stage.batch_size,
+        build=build,
+    )
+
+
+class Continued(Program):
+    """A program whose seeds start from what those of an earlier stage came to."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        options: RunOptions,
+        mesh: Mesh,
+        starts: Callable[[], Params],
+        begin: Callable[[jax.Array, Params], Any],
+    ):
+        super().__init__(stage, options, mesh)
+        self._starts = starts
+        self._begin = jax.jit(parallel.map_seeds(lambda both: begin(*both), mesh))
+        self.init = self._init
+
+    def _init(self, keys: jax.Array) -> Any:
+        """States `[num_seeds, ...]` of keys `[num_seeds]`."""
+        starts = jax.device_put(self._starts(), parallel.seed_sharding(self.mesh))
+        return self._begin((keys, starts))
+
+
+def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
+    """Where a policy's Hugging Face folder is."""
+    return folder.models / name / f"seed{seed}"
+
+
+def seeds_of(options: RunOptions) -> range:
+    """The seeds of a run."""
+    return range(options.seed, options.seed + options.num_seeds)
+
+
+def save(
+    folder: Folder,
+    name: str,
+    options: RunOptions,
+    config: DecoderConfig,
+    params: Params,
+    tokenizer: Any,
+) -> None:
+    """Writes policies with leaves `[num_seeds, ...]`."""
+    for i, seed in enumerate(seeds_of(options)):
+        one = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), params)
+        tiny.save(place(folder, name, seed), config, one, tokenizer)
+
+
+def save_one(start: pathlib.Path, out: pathlib.Path, config: Config, params: Params) -> None:
+    """Writes a policy in the dtype of the computation, beside the tokenizer of where it began."""
+    half = jax.jit(lambda p: optimiser.cast(p, config.model.dtype))(params)
+    hf.save(out, config.model, half, like=start)
+
+
+def load(paths: Sequence[pathlib.Path]) -> Params:
+    """Reads one policy per seed, stacked, as numpy float32.
+
+    Raises:
+      UserError: a folder is missing or damaged.
+    """
+    each = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path} is missing: train the stage before this one first.")
+        each.append(jax.tree.map(np.asarray, hf.load(path, dtype="float32")[1]))
+    return jax.tree.map(lambda *x: np.stack(x), *each)

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives become images; damaged ones say where."""
+
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsafe.core.checks import UserError
+from jaxsafe.data import image_files, images
+from tests.data import damage
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.integers(0, 256, (4, 3072), np.uint8)
+LABELS = [3, 0, 9, 1]
+
+
+def idx(array):
+    """An IDX file of bytes."""
+    array = np.asarray(array, np.uint8)
+    return (
+        b"\0\0\x08"
+        + bytes([array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
+
+
+def idx_folder(folder, zipped, change=None):
+    pictures = RNG.integers(0, 256, (5, 8, 12), np.uint8)
+    for name, content in (
+        ("train-images-idx3-ubyte", idx(pictures)),
+        ("train-labels-idx1-ubyte", idx([0, 1, 2, 3, 9])),
+        ("t10k-images-idx3-ubyte", idx(pictures[:2])),
+        ("t10k-labels-idx1-ubyte", idx([4, 5])),
+    ):
+        content = (change or {}).get(name, content)
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+    return pictures
+
+
+def python_file(rows=ROWS, labels=LABELS, key=b"labels", protocol=2):
+    return pickle.dumps({b"data": rows, key: list(labels), b"filenames": [b"a.png"] * 4}, protocol)
+
+
+def binary_file(rows=ROWS, labels=LABELS, coarse=False):
+    return b"".join(
+        bytes([7] * coarse) + bytes([label]) + row.tobytes()
+        for label, row in zip(labels, rows, strict=True)
+    )
+
+
+def cifar_files(name, binary):
+    """Contents by file name of one of CIFAR's archives, four images in each file."""
+    ten = name == "cifar10"
+    train = [f"data_batch_{i}" for i in range(1, 6)] if ten else ["train"]
+    make = (
+        (lambda: binary_file(coarse=not ten))
+        if binary
+        else (lambda: python_file(key=b"labels" if ten else b"fine_labels"))
+    )
+    return {
+        f + (".bin" if binary else ""): make() for f in (*train, "test_batch" if ten else "test")
+    }
+
+
+def tar(path, files, folder="x"):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def test_digits_are_split_once_and_for_all():
+    found = images.digits()
+    assert found.train.images.shape == (1438, 8, 8, 1) and found.test.labels.shape == (359,)
+    assert found.train.images.dtype == np.uint8 and found.train.images.max() == 255
+    assert set(found.test.labels) == set(range(10)) and not found.flip
+    again = images.digits()
+    np.testing.assert_array_equal(found.test.images, again.test.images)
+    pixels = found.train.images / 255
+    np.testing.assert_allclose((found.mean[0], found.std[0]), (pixels.mean(), pixels.std()), 1e-5)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_files_are_read(tmp_path, zipped):
+    pictures = idx_folder(tmp_path, zipped)
+    found = images.load(tmp_path)
+    np.testing.assert_array_equal(found.train.images[..., 0], pictures)
+    assert found.train.labels.tolist() == [0, 1, 2, 3, 9] and found.test.labels.tolist() == [4, 5]
+    assert (found.name, found.classes, found.flip) == ("idx", 10, False)
+
+
+@pytest.mark.parametrize("how", ["packed", "unpacked beside", "the folder itself"])
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_read_packed_or_not_for_python_or_binary(tmp_path, name, binary, how):
+    classes, python, packed, *_ = images._CIFAR[name]
+    archive, inner = packed if binary else python
+    files = cifar_files(name, binary)
+    if how == "packed":
+        tar(tmp_path / archive, files)
+    else:
+        place = tmp_path if how == "the folder itself" else tmp_path / inner
+        place.mkdir(exist_ok=True)
+        for file, content in files.items():
+            (place / file).write_bytes(content)
+    found = images.load(tmp_path)
+    assert (found.name, found.classes, found.flip) == (name, classes, True)
+    assert len(found.train.labels) == 4 * (len(files) - 1)
+    # Planes of red, green and blue, row by row.
+    expected = ROWS.reshape(4, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(found.test.images, expected)
+    assert found.test.labels.tolist() == LABELS
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_pickles_of_any_age_are_read(protocol):
+    part = image_files.cifar_python("x", python_file(protocol=protocol), 10)
+    assert part.labels.tolist() == LABELS and part.images.shape == (4, 32, 32, 3)
+
+
+class Call:
+    """What a pickle asks to be called on loading."""
+
+    def __init__(self, function, *arguments):
+        self.how = (function, arguments)
+
+    def __reduce__(self):
+        return self.how
+
+
+def test_a_pickle_that_asks_for_more_is_refused(tmp_path):
+    touched = tmp_path / "touched"
+    for content in (
+        pickle.dumps(Call(open, str(touched), "w")),
+        pickle.dumps({b"data": ROWS, b"labels": Call(eval, "[1, 2, 3, 4]")}),
+        pickle.dumps({b"data": np.array([open, 1], dtype=object), b"labels": [1, 2]}),
+        pickle.dumps({b"data": ROWS.astype(float), b"labels": LABELS}),
+    ):
+        with pytest.raises(UserError, match=r"x/y, offset .*no pickle of CIFAR's"):
+            image_files.cifar_python("x/y", content, 10)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train-images-idx3-ubyte", b"\x1f\x00\x08\x03" + bytes(12), "offset 0: magic 1f000803"),
+        ("train-images-idx3-ubyte", b"", "offset 0: magic  is not IDX"),
+        ("train-images-idx3-ubyte", idx(np.zeros((2, 2))), "offset 3: it has 2 dimensions"),
+        ("train-images-idx3-ubyte", idx(np.zeros((5, 8, 12)))[:9], "offset 9: .*inside its header"),
+        ("train-images-idx3-ubyte", idx(np.zeros((5, 8, 12)))[:-7], "offset 489: .*7 bytes early"),
+        ("train-labels-idx1-ubyte", idx([0] * 5) + b"x", "offset 13: bytes follow"),
+        ("train-labels-idx1-ubyte", idx([0] * 4), "has 5 images and .* 4 labels"),
+        ("t10k-labels-idx1-ubyte", idx([10, 0]), "has label 10, classes=10: give at least 11"),
+        ("t10k-images-idx3-ubyte", idx(np.zeros((2, 8, 8))), "give files of one set"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_damaged_idx_files_are_named_with_the_offset(tmp_path, file, content, message, zipped):
+    idx_folder(tmp_path, zipped, {file: content})
+    with pytest.raises(UserError, match=message) as raised:
+        images.load(tmp_path)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_a_header_that_promises_terabytes_costs_none(tmp_path):
+    header = b"\0\0\x08\x03" + struct.pack(">3I", 60000, 1 << 20, 1 << 12)
+    idx_folder(tmp_path, False, {"train-images-idx3-ubyte": header + bytes(100)})
+    with pytest.raises(UserError, match=r"60000x1048576x4096 bytes needs"):
+        images.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (
+            "cifar_binary",
+            binary_file()[:-1],
+            "offset 9219: a record of 3073 bytes is cut off after 3",
+        ),
+        ("cifar_binary", b"", "offset 0"),
+        ("cifar_binary", binary_file(labels=[1, 2, 10, 3]), "offset 6146: label 10 is none of 10"),
+        ("cifar_python", python_file()[:-100], "offset .*no pickle"),
+        ("cifar_python", python_file(labels=[1, 2, 3, 10]), "label 10 of image 3 is none of 10"),
+        ("cifar_python", python_file(labels=[1, 2, 3]), "4 images and 3 labels"),
+        ("cifar_python", python_file(key=b"label"), r"lacks data \[N, 3072\] or labels"),
+        ("cifar_python", python_file(rows=ROWS[:, :5]), r"lacks data \[N, 3072\]"),
+        ("cifar_python", pickle.dumps([1]), "lacks data"),
+    ],
+)
+def test_damaged_cifar_files_are_named_with_the_offset(read, content, message):
+    with pytest.raises(UserError, match=message) as raised:
+        getattr(image_files, read)("archive/data_batch_1", content, 10)
+    assert "archive/data_batch_1" in str(raised.value)
+
+
+def test_what_is_absent_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        images.load(tmp_path / "none")
+    with pytest.raises(UserError, match="holds no images that are known"):
+        images.load(tmp_path)
+    idx_folder(tmp_path, False)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match=r"has no t10k-labels-idx1-ubyte \(or"):
+        images.load(tmp_path)
+    files = cifar_files("cifar10", False)
+    files.pop("data_batch_3")
+    tar(tmp_path / "cifar-10-python.tar.gz", files)
+    with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz has no data_batch_3"):
+        images.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["idx", "idx.gz", "binary", "python", "tar.gz"])
+def test_random_damage_is_read_or_named(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    if kind == "tar.gz":
+        tar(tmp_path / "good", cifar_files("cifar100", False))
+        good = (tmp_path / "good").read_bytes()
+    else:
+        raw = idx(RNG.integers(0, 256, (5, 8, 12)))
+        good = {
+            "idx": raw,
+            "idx.gz": gzip.compress(raw),
+            "binary": binary_file(),
+            "python": python_file(),
+        }[kind]
+    named = 0
+    for _ in range(60 if kind == "tar.gz" else 200):
+        bad = damage.damage_bytes(rng, good)
+        path = tmp_path / "bad"
+        path.write_bytes(bad)
+        try:
+            if kind == "tar.gz":
+                image_files.read_members(path, ("train", "test"))
+            elif kind.startswith("idx"):
+                assert image_files.read_idx(path, 3).ndim == 3
+            else:
+                part = getattr(image_files, f"cifar_{kind}")(path, bad, 10)
+                assert part.images.shape == (len(part.labels), 32, 32, 3)
+        except UserError as error:
+            named += 1
+            assert str(path) in str(error)
+    assert named > 20
+
+
+def test_a_split_has_no_overlap_and_loses_nothing():
+    part = image_files.Part(np.arange(50).reshape(50, 1, 1, 1), np.arange(50))
+    first, second = images.split(part, 0.5, seed=3)
+    assert sorted([*first.labels, *second.labels]) == list(range(50)) and len(first.labels) == 25
+    assert all(x.images.ravel().tolist() == x.labels.tolist() for x in (first, second))
+    assert first.labels.tolist() != images.split(part, 0.5, seed=4)[0].labels.tolist()
+    for fraction in (0.0, 1.0, 0.001, 1.5):
+        with pytest.raises(UserError, match="fraction="):
+            images.split(part, fraction, 0)
+
+
+def moved(image, down, right, mirrored):
+    """Image whose pixel (r, c) is the given one's (r + down, c + right), zeros outside."""
+    height, width, _ = image.shape
+    out = np.zeros_like(image)
+    for r in range(height):
+        for c in range(width):
+            if 0 <= r + down < height and 0 <= c + right < width:
+                out[r, c] = image[r + down, (width - 1 - c - right) if mirrored else c + right]
+    return out
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_moves_and_mirrors_and_does_all_of_it(flip):
+    image = np.arange(1, 31, dtype=np.uint8).reshape(5, 3, 2)
+    batch = jnp.asarray(np.broadcast_to(image, (600, 5, 3, 2)))
+    out = np.asarray(
+        jax.jit(images.augment, static_argnums=(2, 3))(jax.random.key(0), batch, 1, flip)
+    )
+    assert out.dtype == np.uint8
+    kinds = [
+        moved(image, d, r, m)
+        for d in (-1, 0, 1)
+        for r in (-1, 0, 1)
+        for m in ((False, True) if flip else (False,))
+    ]
+    counts = [int((out == kind).all((1, 2, 3)).sum()) for kind in kinds]
+    assert sum(counts) == 600
+    # Each of 9 or 18 with its share: within 5 standard errors.
+    share = 600 / len(kinds)
+    assert all(abs(count - share) < 5 * share**0.5 for count in counts)
+
+
+def test_batches_are_normalised_images_with_their_labels():
+    found = images.digits()
+    part = image_files.Part(*map(jnp.asarray, found.train))
+    batch = jax.jit(lambda key: images.draw_batch(key, part, found.mean, found.std, 512))(
+        jax.random.key(0)
+    )
+    assert batch.images.shape == (512, 8, 8, 1) and batch.labels.shape == (512,)
+    assert abs(batch.images.mean()) < 0.05 and abs(batch.images.std() - 1) < 0.05
+    raw = np.round((np.asarray(batch.images) * found.std + found.mean) * 255).astype(np.uint8)
+    of_label = {(image.tobytes(), label) for image, label in zip(*found.train, strict=True)}
+    assert all((r.tobytes(), int(y)) in of_label for r, y in zip(raw, batch.labels, strict=True))
