@@ -11,9 +11,9 @@ shapes: G geoms, H and W rows and columns.
 
 from functools import partial
 
-import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from jaxsafe.core.checks import UserError, check_range
 
@@ -22,8 +22,7 @@ _FAR = 1e6
 Vec = tuple[jax.Array, jax.Array, jax.Array]
 
 
-@flax.struct.dataclass
-class Scene:
+class Scene(struct.PyTreeNode):
     """What there is to see, without where it is.
 
     Attributes:
@@ -37,7 +36,7 @@ class Scene:
       sky: `[2, 3]`, colours at the horizon and straight above.
     """
 
-    kinds: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    kinds: tuple[str, ...] = struct.field(pytree_node=False)
     size: jax.Array
     colour: jax.Array
     square: jax.Array
@@ -46,8 +45,7 @@ class Scene:
     sky: jax.Array
 
 
-@flax.struct.dataclass
-class Poses:
+class Poses(struct.PyTreeNode):
     """Where the geoms are.
 
     Attributes:
@@ -59,8 +57,7 @@ class Poses:
     rotation: jax.Array
 
 
-@flax.struct.dataclass
-class Camera:
+class Camera(struct.PyTreeNode):
     """Where the eye is.
 
     Attributes:

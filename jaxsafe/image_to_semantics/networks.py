@@ -206,7 +206,7 @@ def encode(params: Params, config: Config, images: jax.Array) -> Latents:
             code = jnp.swapaxes(code, 0, 1)
         return code.reshape(batch, -1)
 
-    return Latents(*(merged(code) for code in codes))
+    return jax.tree.map(merged, codes)
 
 
 def decode(params: Params, config: Config, z: jax.Array) -> jax.Array:
@@ -241,7 +241,7 @@ def predict(params: Params, config: Config, range_: Range, z: jax.Array) -> jax.
 
 def normalised_prediction(params: Params, config: Config, size: int, z: jax.Array) -> jax.Array:
     """One predictor's output, normalised semantics `[B, S]`."""
-    return Heads(config.head_width, size).apply(params, z)
+    return jnp.asarray(Heads(config.head_width, size).apply(params, z))
 
 
 def sample(key: jax.Array, latents: Latents) -> jax.Array:

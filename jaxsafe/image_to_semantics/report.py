@@ -184,9 +184,9 @@ def strip(
     columns = min(4, world.size)
     panels = -(-world.size // columns)
     figure = Figure(figsize=(11, 1.6 + 1.8 * panels), dpi=plots.DPI, layout="constrained")
-    top, below = figure.subfigures(2, 1, height_ratios=[1.4, 1.8 * panels])
+    top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.4, 1.8 * panels])[:, 0]
     steps = np.linspace(0, count - 1, frames).round().astype(int)
-    for axes, t in zip(top.subplots(1, frames), steps, strict=True):
+    for axes, t in zip(top.subplots(1, frames, squeeze=False)[0], steps, strict=True):
         axes.imshow(held_out.images[t])
         axes.set_title(f"step {t}", fontsize=8, color=plots.INK)
         axes.set_axis_off()

@@ -7,10 +7,10 @@ annotations. N rows are images of the offline data, E its episodes, T their grea
 
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
 
 from jaxsafe.core.checks import UserError
@@ -55,8 +55,7 @@ class Setup(NamedTuple):
     range: Range
 
 
-@flax.struct.dataclass
-class Run:
+class Run(struct.PyTreeNode):
     """A learner and what it is taught.
 
     Attributes:

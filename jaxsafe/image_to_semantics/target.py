@@ -94,19 +94,19 @@ def look(world: World, gap: Gap, rng: np.random.Generator) -> Looks:
     """Draws how one episode looks, without the axis E."""
     scene = jax.tree.map(np.asarray, scenes.scene_of(world.task.host.model, world.square))
     camera = jax.tree.map(np.asarray, world.camera)
-    seed = np.uint32(rng.integers(2**32))
+    seed = np.asarray(rng.integers(2**32), np.uint32)
     if not gap.look:
-        return Looks(scene, camera, np.zeros(3, np.float32), *np.float32([0, 0]), seed)
+        return Looks(scene, camera, np.zeros(3, np.float32), _float(0), _float(0), seed)
     colours = np.clip(scene.colour * rng.uniform(0.85, 1.15, (len(scene.kinds), 1, 3)), 0, 1)
     light = np.asarray(scene.light) + rng.normal(size=3) * 0.25
     ball = rng.uniform(0.1, 0.9, 3)
-    scene = Scene(
+    scene = scene.replace(
         kinds=(*scene.kinds, "sphere"),
         size=np.vstack([scene.size, [0.05, 0, 0]]).astype(np.float32),
         colour=np.concatenate([colours, np.tile(ball, (1, 2, 1))]).astype(np.float32),
         square=np.append(scene.square * rng.uniform(0.8, 1.25), 0).astype(np.float32),
         light=(light / np.linalg.norm(light)).astype(np.float32),
-        ambient=np.float32(rng.uniform(0.3, 0.5)),
+        ambient=_float(rng.uniform(0.3, 0.5)),
         sky=np.clip(scene.sky * rng.uniform(0.8, 1.1, 3), 0, 1).astype(np.float32),
     )
     turn = _small_rotation(rng.normal(size=3) * 0.01) @ camera.rotation
@@ -117,10 +117,14 @@ def look(world: World, gap: Gap, rng: np.random.Generator) -> Looks:
         scene,
         Camera(place.astype(np.float32), turn.astype(np.float32), camera.fovy),
         (aside + np.array([0, 0.3 * world.tracks, 0])).astype(np.float32),
-        np.float32(0.02),
-        np.float32(rng.uniform(0.0, 0.5)),
+        _float(0.02),
+        _float(rng.uniform(0.0, 0.5)),
         seed,
     )
+
+
+def _float(value: float) -> np.ndarray:
+    return np.asarray(value, np.float32)
 
 
 def _small_rotation(angles: np.ndarray) -> np.ndarray:

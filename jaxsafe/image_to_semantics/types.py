@@ -6,8 +6,8 @@ Z is `frames * latent`.
 
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
+from flax import struct
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -49,8 +49,7 @@ class Batch(NamedTuple):
     pairs: Pairs
 
 
-@flax.struct.dataclass
-class Range:
+class Range(struct.PyTreeNode):
     """By what semantics are normalised: the source buffer's.
 
     Attributes:
@@ -62,8 +61,7 @@ class Range:
     width: jax.Array
 
 
-@flax.struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """A learner.
 
     Attributes:
