@@ -20,7 +20,7 @@ from jaxsafe.envs import host_steps, raycaster, scenes
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
 from jaxsafe.image_to_semantics.worlds import World
 
-BLOCK = 128  # images drawn by one call
+BLOCK = 128  # images that one call draws at most
 _KERNEL = (0.25, 0.5, 0.25)
 
 
@@ -169,15 +169,15 @@ def _draw(
 
 
 def _blurred(image: jax.Array) -> jax.Array:
-    for axis in (0, 1):
-        padded = jnp.pad(image, [(1, 1) if i == axis else (0, 0) for i in range(3)], mode="edge")
-        size = image.shape[axis]
-        parts = [
-            weight * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i, weight in enumerate(_KERNEL)
-        ]
-        image = parts[0] + parts[1] + parts[2]
-    return image
+    """Weights 1/4, 1/2, 1/4 along both axes; the edge is repeated past itself."""
+    # As products of matrices: XLA would draw the image once for each shifted copy of it.
+    down, across = (jnp.asarray(_blur_matrix(n)) for n in image.shape[:2])
+    return jnp.einsum("hi,iwc->hwc", down, jnp.einsum("wj,ijc->iwc", across, image))
+
+
+def _blur_matrix(n: int) -> np.ndarray:
+    shifted = (np.clip(np.arange(n) + k, 0, n - 1) for k in (-1, 0, 1))
+    return sum(w * np.eye(n, dtype=np.float32)[s] for w, s in zip(_KERNEL, shifted, strict=True))
 
 
 class Renderer:
@@ -216,9 +216,10 @@ class Renderer:
         along = (qpos[:, 0] if self.world.tracks else np.zeros(len(qpos))).astype(np.float32)
         columns = (episode.astype(np.int32), places, turns, along, step.astype(np.int32))
         images = np.empty((len(qpos), *self.size, 3), np.uint8)
-        for first in range(0, len(qpos), BLOCK):
-            rows = np.arange(first, first + BLOCK) % len(qpos)  # filled up: one compilation
-            kept = min(BLOCK, len(qpos) - first)
+        block = min(BLOCK, 1 << (len(qpos) - 1).bit_length())
+        for first in range(0, len(qpos), block):
+            rows = np.arange(first, first + block) % len(qpos)  # filled up: few compilations
+            kept = min(block, len(qpos) - first)
             drawn = _draw(some, *(c[rows] for c in columns), self.size)
             images[first : first + kept] = np.asarray(drawn)[:kept]
         return images
