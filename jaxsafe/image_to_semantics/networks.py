@@ -4,7 +4,7 @@
 Images are `[..., 64, 64, 3]`; inside of the networks they are float32 in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -181,6 +181,15 @@ def _to_groups(x: jax.Array, config: Config, copies: int) -> jax.Array:
     return x.reshape(1, -1, *x.shape[2:])
 
 
+def _each(apply: Callable[..., Any], params: Params, x: jax.Array) -> Any:
+    """Applies each copy to its own part of `x` `[copies, rows, ...]`.
+
+    One after the other, as a mapped convolution is a grouped one, slow on CPUs.
+    """
+    copies = [apply(jax.tree.map(lambda p, i=i: p[i], params), x[i]) for i in range(len(x))]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *copies)
+
+
 def encode(params: Params, config: Config, images: jax.Array) -> Latents:
     """Encodes stacks of images.
 
@@ -198,7 +207,7 @@ def encode(params: Params, config: Config, images: jax.Array) -> Latents:
     _check_images(images)
     encoder, _, copies = _parts(config)
     groups = _to_groups(pixels(images), config, copies)
-    codes = jax.vmap(encoder.apply)(params["encoder"], groups)
+    codes = _each(encoder.apply, params["encoder"], groups)
     batch = len(images)
 
     def merged(code: jax.Array) -> jax.Array:
@@ -218,7 +227,7 @@ def decode(params: Params, config: Config, z: jax.Array) -> jax.Array:
     else:
         codes = z.reshape(batch, -1, config.latent)
         codes = jnp.swapaxes(codes, 0, 1) if copies > 1 else codes.reshape(1, -1, config.latent)
-    groups = nn.sigmoid(jax.vmap(decoder.apply)(params["decoder"], codes))
+    groups = nn.sigmoid(_each(decoder.apply, params["decoder"], codes))
     if config.encoders == "joint":
         shaped = groups[0].reshape(batch, SIDE, SIDE, config.frames, 3)
         return jnp.moveaxis(shaped, 3, 1)
