@@ -8,14 +8,17 @@ into many labels by replaying logged actions in the simulator, train a map from 
 from jaxsafe.image_to_semantics.algorithm import init, update
 from jaxsafe.image_to_semantics.augment import Labels, Simulator, auto_horizon, roll_out
 from jaxsafe.image_to_semantics.config import PAPER, Config, validate
+from jaxsafe.image_to_semantics.identify import Annotated, Fit, fit
 from jaxsafe.image_to_semantics.networks import make_range
 from jaxsafe.image_to_semantics.select import diverse
 from jaxsafe.image_to_semantics.types import Batch, Latents, Pairs, Range, State
 
 __all__ = [
     "PAPER",
+    "Annotated",
     "Batch",
     "Config",
+    "Fit",
     "Labels",
     "Latents",
     "Pairs",
@@ -24,6 +27,7 @@ __all__ = [
     "State",
     "auto_horizon",
     "diverse",
+    "fit",
     "init",
     "make_range",
     "roll_out",

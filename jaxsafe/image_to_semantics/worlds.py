@@ -59,9 +59,26 @@ class World:
         return self.task.obs_size
 
 
-def simulator(world: World) -> Simulator:
-    """The source world as augmentation calls it, at its nominal model."""
-    task = world.task
+FACTORS = ("damping", "mass", "gear")
+
+
+def simulator(world: World, factors: jax.Array | None = None) -> Simulator:
+    """The source world as augmentation calls it.
+
+    Args:
+      world: any.
+      factors: `[3]` on joint damping, masses with inertias, and motors' strength, in the order of
+        `FACTORS`; nominal physics without them.
+    """
+    task, model = world.task, world.task.model
+    if factors is not None:
+        damping, mass, gear = factors
+        model = model.replace(
+            dof_damping=damping * model.dof_damping,
+            body_mass=mass * model.body_mass,
+            body_inertia=mass * model.body_inertia,
+            actuator_gear=gear * model.actuator_gear,
+        )
 
     def place(semantics: jax.Array) -> State:
         qpos, qvel = world.place(jnp, semantics)
@@ -69,8 +86,8 @@ def simulator(world: World) -> Simulator:
 
     return Simulator(
         place=place,
-        transition=lambda state, action: task.step(task.model, state, action)[0],
-        read=lambda state: task.observe(task.model, state),
+        transition=lambda state, action: task.step(model, state, action)[0],
+        read=lambda state: task.observe(model, state),
     )
 
 

@@ -176,6 +176,13 @@ def test_a_hopper_falls_and_its_episodes_end_there():
         evaluate.reference_returns(Recipe("hopper", 0, 0), 1)
 
 
+@pytest.mark.slow
+def test_a_cheetah_runs_to_the_end_and_is_seen():
+    data = collect.collect(Recipe("half_cheetah", 2, 0), 2)
+    np.testing.assert_array_equal(data.lengths, 200)
+    assert data.truth.shape[1] == 17 and (data.images[0] != data.images[150]).mean() > 0.05
+
+
 def test_bad_recipes():
     for recipe, message in (
         (Recipe("reacher", 4, 0), r"level=4 is out of range"),
