@@ -44,12 +44,12 @@ class Config:
     )
     reconstruction_weight: float = field(50.0, "Weight of the squared pixel errors.", low=0.0)
     kl_weight: float = field(1.0, "Weight of the divergence from the prior.", low=0.0)
-    vae_steps: int = field(4000, "Minibatches that train the autoencoder.", low=1)
+    vae_steps: int = field(2500, "Minibatches that train the autoencoder.", low=1)
     vae_batch: int = field(50, "Images, or stacks of them, in one of these.", low=1)
     vae_lr: float = field(1e-3, "Adam's learning rate, autoencoder.", low=0.0)
     # the predictors
     head_width: int = field(64, "Width of the three hidden layers for each dimension.", low=1)
-    head_steps: int = field(10_000, "Minibatches that train the predictors.", low=1)
+    head_steps: int = field(6000, "Minibatches that train the predictors.", low=1)
     head_batch: int = field(50, "Pairs in one of these.", low=1)
     head_lr: float = field(5e-4, "Adam's learning rate, predictors.", low=0.0)
     sample_latents: bool = field(

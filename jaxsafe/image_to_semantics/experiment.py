@@ -19,14 +19,14 @@ class Data:
 
     world: str = field("reacher", "Source world.", choices=worlds.WORLDS)
     level: int = field(
-        2,
+        0,
         "Gap of the target: 0 none, 1 looks, 2 and a little physics, 3 and much.",
         low=0,
         high=len(target.LEVELS) - 1,
     )
     file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
-    episodes: int = field(40, "Offline episodes that are made.", low=1)
-    held_out: int = field(10, "Further episodes on which predictions are scored.", low=1)
+    episodes: int = field(200, "Offline episodes that are made.", low=1)
+    held_out: int = field(20, "Further episodes on which predictions are scored.", low=1)
     seed: int = field(0, "Of these data; runs of all seeds share them.", low=0)
     processes: int = field(1, "Processes that make them; the data stay the same.", low=1, high=256)
     source_episodes: int = field(200, "Source episodes that give the semantics' range.", low=1)

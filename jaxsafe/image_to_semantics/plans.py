@@ -30,7 +30,7 @@ class Study:
     """What is compared. Static."""
 
     methods: tuple[str, ...] = field(
-        ("paired", "paired_starts", "augmented", "active", "auto", "ceiling"),
+        ("paired", "paired_starts", "augmented", "active", "ceiling"),
         "paired: annotations of any images, without augmentation; paired_starts: of first images; "
         "augmented: these replayed by the simulator to the end; active: those that the greedy "
         "diversity picks; k_center, uncertain: other picks; short: replayed for few steps; auto: "
@@ -38,7 +38,7 @@ class Study:
         "true labels of whole episodes, as the released code copies; ceiling: all true labels.",
         choices=METHODS,
     )
-    budgets: tuple[int, ...] = field((5, 10), "Annotations, each a study of its own.", low=1)
+    budgets: tuple[int, ...] = field((10, 50), "Annotations, each a study of its own.", low=1)
     pool: str = field(
         "unselected",
         "What the candidates are a share of; all: released code.",

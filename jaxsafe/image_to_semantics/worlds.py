@@ -20,7 +20,7 @@ from jaxsafe.envs import mujoco_tasks, raycaster, reacher, scenes
 from jaxsafe.envs.types import State, Task
 from jaxsafe.image_to_semantics.augment import Simulator
 
-HOLD = 5  # control steps for which random behaviour keeps an action
+HOLD = 10  # control steps for which random behaviour keeps an action
 STEPS = {"reacher": 50, "hopper": 200, "half_cheetah": 200}  # of an episode
 WORLDS = tuple(STEPS)
 

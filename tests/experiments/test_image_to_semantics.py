@@ -100,7 +100,7 @@ def test_eval_scores_again_and_render_films(finished, tmp_path):
 BAD_INPUT = [
     (["--data.world=recher"], r"'recher' is unknown\. Did you mean 'reacher'\?"),
     (["--data.level=4"], r"--data\.level=4 is out of range"),
-    (["--study.budgets=50"], r"budgets=50 annotates more episodes than the 40"),
+    (["--study.budgets=201"], r"budgets=201 annotates more episodes than the 200"),
     (["--study.budgets="], r"study\.budgets='' is empty"),
     (["--study.methods=augmentd"], r"'augmentd' is unknown\. Did you mean 'augmented'\?"),
     (["--algo.widths=4,4"], r"algo\.widths=4,4 has 2 values: give 6"),
