@@ -176,8 +176,9 @@ def _blurred(image: jax.Array) -> jax.Array:
 
 
 def _blur_matrix(n: int) -> np.ndarray:
-    shifted = (np.clip(np.arange(n) + k, 0, n - 1) for k in (-1, 0, 1))
-    return sum(w * np.eye(n, dtype=np.float32)[s] for w, s in zip(_KERNEL, shifted, strict=True))
+    eye = np.eye(n, dtype=np.float32)
+    shifted = [eye[np.clip(np.arange(n) + k, 0, n - 1)] for k in (-1, 0, 1)]
+    return np.tensordot(np.asarray(_KERNEL, np.float32), shifted, axes=1)
 
 
 class Renderer:
