@@ -51,6 +51,17 @@ def test_grid_evaluation_times_the_engines_asked_for(engines):
     assert rows[0]["compile_s"] == 0 and rows[1]["compile_s"] > 0
 
 
+def test_image_to_semantics_times_every_kernel():
+    small = ("--images=4", "--batch=4", "--episodes=2", "--length=3", "--per_call=1")
+    rows = worker("image_to_semantics", *small, "--repeats=1")
+    ours = [row for row in rows if row["by"] == "jaxsafe"]
+    assert len({row["what"] for row in ours}) == len(ours) == 5
+    assert {row["what"] for row in rows if row["by"] == "PyTorch"} < {row["what"] for row in ours}
+    for row in rows:
+        assert row["rate"] > 0 and row["cpu_ms"] > 0
+        assert (row["compile_s"] > 0) == (row["by"] == "jaxsafe")
+
+
 def test_pls_search_times_every_engine_there_is():
     small = ("--observations=2,4", "--side=6", "--repeats=2", "--seeds=3", "--steps=2")
     rows = worker("pls_search", *small)

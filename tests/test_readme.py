@@ -30,6 +30,10 @@ CHECKS = {
     ),
     "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
     "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
+    "image_to_semantics-0": (
+        "assert labels.semantics[0, :3, 0].tolist() == [1, 3, 7]\n"
+        "assert labels.mask[0].tolist() == [True, True, True, False]"
+    ),
     "m2td3-0": "assert metrics['critic/loss'].shape == (2,)",
     "m2td3-1": "assert found.worst == 1000 and found.values.shape == (25,)",
     "tsdi-0": (

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from experiments import tsdi as tsdi_binary
 from jaxsafe import advantage_nas, lm, m2td3, pls, sacpo, tsdi
+from jaxsafe import image_to_semantics as i2s
 from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
+from jaxsafe.image_to_semantics import experiment as i2s_experiment
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.m2td3 import experiment as m2td3_experiment
 from jaxsafe.pls import experiment as pls_experiment
@@ -43,12 +45,16 @@ class System(NamedTuple):
       presets: named configs of its binary.
       validate: raises `UserError` for a preset that does not fit together.
       make: builds the small one.
+      exact: a seed on a device of its own has the bits that it has alone. Otherwise it agrees to
+        rounding: XLA's CPU backend may contract the products and sums of one loss to fused ones in
+        one program and not in another.
     """
 
     name: str
     presets: Mapping[str, Any]
     validate: Callable[[Any], None]
     make: Callable[[], Small]
+    exact: bool = True
 
 
 def _m2td3() -> Small:
@@ -101,6 +107,28 @@ def _pls() -> Small:
         return pls.algorithm.init(key, config, sizes)
 
     return Small(config, init, batch, pls.algorithm.update)
+
+
+def _image_to_semantics() -> Small:
+    # Summed over 12,288 pixels, published weights make gradients whose rounding is no longer small.
+    config = i2s.Config(
+        widths=(4,) * 6,
+        decoder_widths=(4,) * 4,
+        latent=3,
+        head_width=4,
+        reconstruction_weight=1e-3,
+        sample_latents=True,
+    )
+    range_ = i2s.Range(jnp.zeros(2), jnp.ones(2))
+
+    def batch(key: jax.Array) -> i2s.Batch:
+        keys = jax.random.split(key, 4)
+        images = jax.random.randint(keys[0], (3, 1, 64, 64, 3), 0, 256).astype(jnp.uint8)
+        shape = (2, 4, config.encoded)  # two predictors
+        latents = i2s.Latents(jax.random.normal(keys[1], shape), jax.random.normal(keys[2], shape))
+        return i2s.Batch(images, i2s.Pairs(latents, jax.random.uniform(keys[3], (2, 4, 2))))
+
+    return Small(config, lambda key: i2s.init(key, config, range_, 2), batch, i2s.update)
 
 
 def _advantage_nas() -> Small:
@@ -176,6 +204,13 @@ def _tsdi() -> Small:
 
 
 SYSTEMS = [
+    System(
+        "image_to_semantics",
+        i2s_experiment.PRESETS,
+        i2s_experiment.validate_experiment,
+        _image_to_semantics,
+        exact=False,  # its pixels' errors; with --xla_cpu_use_fusion_emitters=false it has them
+    ),
     System(
         "advantage_nas",
         advantage_nas.PRESETS,

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image-to-semantics' kernels: images drawn, autoencoder and predictor steps, episodes replayed.
+
+Where torch is installed, the published networks written in PyTorch stand beside ours: the same
+layers, batch and optimizer. Our steps run inside of a scan, as in a run.
+"""
+
+import time
+
+from absl import app, flags
+
+from benchmarks import timing
+
+FLAGS = flags.FLAGS
+timing.define_flags(repeats=5)
+flags.DEFINE_integer("images", 256, "Images drawn together.")
+flags.DEFINE_integer("batch", 50, "Images, or pairs, in a minibatch.")
+flags.DEFINE_integer("episodes", 200, "Episodes replayed together.")
+flags.DEFINE_integer("length", 100, "Their steps.")
+flags.DEFINE_integer("per_call", 5, "Autoencoder steps in a scan; of predictors 100 times as many.")
+flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
+
+SIZE, LATENT = 8, 32
+
+
+def _measure(what: str, by: str, call, work: float, compile_s: float) -> dict:
+    """Rate by the clock, and the processor's milliseconds per unit, which load does not change."""
+    call()
+    start, calls = time.process_time(), 0
+    while time.process_time() - start < 0.5 or not calls:
+        call()
+        calls += 1
+    cpu_ms = 1e3 * (time.process_time() - start) / (calls * work)
+    measured = timing.repeat(call, work, FLAGS.repeats)
+    return {"what": what, "by": by} | measured | {"cpu_ms": cpu_ms, "compile_s": compile_s}
+
+
+def raycast_row() -> dict:
+    """Images a second of the reacher at 64 x 64, of other poses each."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxsafe.envs import raycaster, scenes
+    from jaxsafe.image_to_semantics import target, worlds
+
+    world = worlds.make("reacher")
+    rng = np.random.default_rng(0)
+    qpos = np.stack([world.start(rng)[0] for _ in range(FLAGS.images)])
+    poses = raycaster.Poses(*map(jnp.asarray, target.Renderer(world).poses(qpos)))
+    scene = scenes.scene_of(world.task.host.model, world.square)
+
+    def draw(scene, camera, poses):
+        one = lambda p: raycaster.to_bytes(raycaster.render(scene, p, camera))  # noqa: E731
+        return jax.vmap(one)(poses)
+
+    program, compile_s = timing.compiled(draw, scene, world.camera, poses)
+    call = lambda: jax.block_until_ready(program(scene, world.camera, poses))  # noqa: E731
+    return _measure("images drawn", "jaxsafe", call, FLAGS.images, compile_s)
+
+
+def vae_row(decoder: str) -> dict:
+    """Autoencoder steps a second on the published encoder."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxsafe import image_to_semantics as i2s
+    from jaxsafe.image_to_semantics import algorithm
+
+    config = i2s.Config(decoder=decoder, frames=1)
+    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
+    images = jax.random.randint(jax.random.key(1), (FLAGS.batch, 1, 64, 64, 3), 0, 256)
+
+    def steps(state, images):
+        one = lambda s, _: algorithm.vae_update(s, images, config)  # noqa: E731
+        return jax.lax.scan(one, state, length=FLAGS.per_call)
+
+    images = images.astype(jnp.uint8)
+    program, compile_s = timing.compiled(steps, state, images)
+    call = lambda: jax.block_until_ready(program(state, images))  # noqa: E731
+    what = f"autoencoder steps, {decoder} decoder"
+    return _measure(what, "jaxsafe", call, FLAGS.per_call, compile_s)
+
+
+def heads_row() -> dict:
+    """Predictor steps a second on cached latents."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxsafe import image_to_semantics as i2s
+    from jaxsafe.image_to_semantics import algorithm
+
+    config, number = i2s.Config(frames=1), 100 * FLAGS.per_call
+    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
+    z = jax.random.normal(jax.random.key(1), (1, FLAGS.batch, LATENT))
+    pairs = i2s.Pairs(i2s.Latents(z, 0 * z), jnp.tanh(z[..., :SIZE]))
+
+    def steps(state, pairs):
+        one = lambda s, _: algorithm.heads_update(s, pairs, config)  # noqa: E731
+        return jax.lax.scan(one, state, length=number)
+
+    program, compile_s = timing.compiled(steps, state, pairs)
+    call = lambda: jax.block_until_ready(program(state, pairs))  # noqa: E731
+    return _measure("predictor steps", "jaxsafe", call, number, compile_s)
+
+
+def replay_row() -> dict:
+    """Labels a second that MJX gives the reacher's logged actions."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxsafe import image_to_semantics as i2s
+    from jaxsafe.image_to_semantics import worlds
+
+    world, rng = worlds.make("reacher"), np.random.default_rng(0)
+    states = [world.task.host.spec.observe(np, *world.start(rng)) for _ in range(FLAGS.episodes)]
+    starts = jnp.asarray(np.stack(states), jnp.float32)
+    shape = (FLAGS.episodes, FLAGS.length, world.task.action_size)
+    actions = jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
+    lengths = jnp.full(FLAGS.episodes, FLAGS.length)
+    simulator = worlds.simulator(world)
+    roll = lambda s, a, n: i2s.roll_out(simulator, s, a, n, FLAGS.length)  # noqa: E731
+    program, compile_s = timing.compiled(roll, starts, actions, lengths)
+    call = lambda: jax.block_until_ready(program(starts, actions, lengths))  # noqa: E731
+    work = FLAGS.episodes * FLAGS.length
+    return _measure("labels replayed", "jaxsafe", call, work, compile_s)
+
+
+def torch_rows(cores: int) -> list[dict]:
+    """The published autoencoder and predictor in PyTorch, data ready in memory."""
+    try:
+        import torch
+
+        from benchmarks import torch_i2s
+    except ImportError:
+        return []
+    torch.set_num_threads(cores)
+    torch.manual_seed(0)
+    images = torch.rand(FLAGS.batch, 3, 64, 64)
+    vae = torch_i2s.VaeLearner(LATENT)
+    z, wanted = torch.randn(FLAGS.batch, LATENT), torch.rand(FLAGS.batch, SIZE)
+    heads = torch_i2s.HeadsLearner(LATENT, SIZE)
+    what = "autoencoder steps, transposed decoder"
+    return [
+        _measure(what, "PyTorch", lambda: vae.update(images), 1, 0.0),
+        _measure("predictor steps", "PyTorch", lambda: heads.update(z, wanted), 1, 0.0),
+    ]
+
+
+def worker(cores: int) -> list[dict]:
+    """Rows of one core count; JAX must not have started in this process."""
+    cores = timing.pin(cores)
+    rows = [raycast_row(), vae_row("subpixel"), vae_row("transposed"), heads_row(), replay_row()]
+    if FLAGS.torch:
+        rows += torch_rows(cores)
+    return [{"cores": cores} | row for row in rows]
+
+
+def main(argv):
+    """Measures and writes `results/image_to_semantics.json`."""
+    del argv
+    timing.main(
+        "image_to_semantics",
+        worker,
+        ["images", "batch", "episodes", "length", "per_call", "torch"],
+        f"units/s: images of the reacher at 64 x 64, steps at batch {FLAGS.batch} on one frame and "
+        f"{SIZE} semantics, labels of {FLAGS.episodes} episodes of {FLAGS.length} steps; cpu_ms: "
+        "processor time per unit",
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters of the image encoder and of the predictors on top of it.
+
+Published values are those of the authors' code (madoibito80/im2sem at 043ffc6) where the paper is
+silent.
+"""
+
+import dataclasses
+
+from jaxsafe.core import checks
+from jaxsafe.core.config import field
+from jaxsafe.core.config import validate as validate_bounds
+
+ENCODERS = ("shared", "separate", "joint")
+DECODERS = ("subpixel", "transposed")
+RANGES = ("relative", "absolute")
+# Rows and columns of images; the published layers reduce just these to one.
+SIDE = 64
+LAYERS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One learner: a variational autoencoder of images, then predictors of semantics. Static."""
+
+    # the autoencoder
+    frames: int = field(2, "Images stacked, the newest first; 2 show velocities.", low=1, high=8)
+    encoders: str = field(
+        "shared",
+        "One encoder for every frame, one for each (published), or one that sees all at once.",
+        choices=ENCODERS,
+    )
+    latent: int = field(32, "Latent dimensions per frame.", low=1)
+    widths: tuple[int, ...] = field(
+        (16, 32, 32, 32, 32, 64), "Channels of the encoder's six convolutions.", low=1
+    )
+    decoder: str = field(
+        "subpixel",
+        "Decoder: subpixel convolutions, or transposed ones (published; slow on CPUs).",
+        choices=DECODERS,
+    )
+    decoder_widths: tuple[int, ...] = field(
+        (64, 32, 32, 16), "Channels at sides 4, 8, 16 and 32 of the subpixel decoder.", low=1
+    )
+    reconstruction_weight: float = field(50.0, "Weight of the squared pixel errors.", low=0.0)
+    kl_weight: float = field(1.0, "Weight of the divergence from the prior.", low=0.0)
+    vae_steps: int = field(2500, "Minibatches that train the autoencoder.", low=1)
+    vae_batch: int = field(50, "Images, or stacks of them, in one of these.", low=1)
+    vae_lr: float = field(1e-3, "Adam's learning rate, autoencoder.", low=0.0)
+    # the predictors
+    head_width: int = field(64, "Width of the three hidden layers for each dimension.", low=1)
+    head_steps: int = field(6000, "Minibatches that train the predictors.", low=1)
+    head_batch: int = field(50, "Pairs in one of these.", low=1)
+    head_lr: float = field(5e-4, "Adam's learning rate, predictors.", low=0.0)
+    sample_latents: bool = field(
+        False, "Predictors train and act on a sampled latent (published), not on its mean."
+    )
+    range_margin: str = field(
+        "relative",
+        "What is added to a range before dividing: 1e-6 of the largest, or 0.01 (published).",
+        choices=RANGES,
+    )
+
+    @property
+    def encoded(self) -> int:
+        """Size of what predictors see."""
+        return self.latent * self.frames
+
+
+def validate(config: Config, prefix: str = "algo.") -> None:
+    """Raises `UserError` naming field, value and fix where the fields do not fit together."""
+    validate_bounds(config, prefix.rstrip("."))
+    for name, wanted in (("widths", LAYERS), ("decoder_widths", 4)):
+        given = getattr(config, name)
+        if len(given) != wanted:
+            raise checks.UserError(
+                f"{prefix}{name}={','.join(map(str, given))} has {len(given)} values: "
+                f"give {wanted}."
+            )
+
+
+PAPER = Config(
+    encoders="separate",
+    decoder="transposed",
+    vae_steps=40_000,
+    head_steps=40_000,
+    sample_latents=True,
+    range_margin="absolute",
+)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the binary runs: a world and its target, a learner, and what is compared."""
+
+import dataclasses
+
+from jaxsafe.core import checks
+from jaxsafe.core.config import field, leaves
+from jaxsafe.core.config import validate as validate_bounds
+from jaxsafe.image_to_semantics import config as config_lib
+from jaxsafe.image_to_semantics import plans as plans_lib
+from jaxsafe.image_to_semantics import target, worlds
+from jaxsafe.image_to_semantics.config import Config
+from jaxsafe.image_to_semantics.plans import Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The two worlds, and how much is seen of them."""
+
+    world: str = field("reacher", "Source world.", choices=worlds.WORLDS)
+    level: int = field(
+        0,
+        "Gap of the target: 0 none, 1 looks, 2 and a little physics, 3 and much.",
+        low=0,
+        high=len(target.LEVELS) - 1,
+    )
+    file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
+    episodes: int = field(200, "Offline episodes that are made.", low=1)
+    held_out: int = field(20, "Further episodes on which predictions are scored.", low=1)
+    seed: int = field(0, "Of these data; runs of all seeds share them.", low=0)
+    processes: int = field(1, "Processes that make them; the data stay the same.", low=1, high=256)
+    source_episodes: int = field(200, "Source episodes that give the semantics' range.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How finished predictors are scored."""
+
+    episodes: int = field(20, "Episodes of each agent in the target world.", low=1)
+    seed: int = field(1_000_000, "Of their starts and looks.", low=0)
+    gain: float = field(
+        1.0, "Weight of the image against the simulator's prediction; paper: 1.", low=1e-3, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Predictors side by side on one encoder, and the agents they make."""
+
+    data: Data = Data()
+    algo: Config = Config()
+    study: Study = Study()
+    eval: Evaluation = Evaluation()
+
+
+PRESETS = {
+    "demo": Experiment(),
+    # The comparison of the page's section 8.3 A; five seeds are --num_seeds=5.
+    "study": Experiment(
+        data=Data(episodes=200, held_out=20),
+        algo=Config(vae_steps=5000, head_steps=40_000),
+        study=Study(
+            methods=plans_lib.METHODS,
+            budgets=(5, 10, 50),
+        ),
+        eval=Evaluation(episodes=50),
+    ),
+    # Published networks, lengths and literal choices, in this world.
+    "paper": Experiment(
+        data=Data(episodes=200, held_out=100, level=0),
+        algo=config_lib.PAPER,
+        study=Study(
+            methods=("paired", "copied", "augmented", "active"),
+            budgets=(10, 50),
+            pool="all",
+            stride=10,
+        ),
+        eval=Evaluation(episodes=50),
+    ),
+}
+
+# Scoring may change when a run is scored again.
+RESUMABLE = (*(leaf.path for leaf in leaves(Evaluation(), "eval")), "data.processes")
+
+
+def validate_experiment(experiment: Experiment) -> None:
+    """Raises `UserError` naming field, value and fix."""
+    validate_bounds(experiment)
+    config_lib.validate(experiment.algo)
+    data = experiment.data
+    episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
+    plans_lib.validate(experiment.study, episodes)
+    steps, side = worlds.STEPS[data.world], config_lib.SIDE
+    checks.check_memory(
+        f"data.episodes={data.episodes} of {steps} images",
+        2 * (data.episodes + data.held_out) * steps * side * side * 3,
+        "Lower data.episodes.",
+    )

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run compares: methods of labelling, by numbers of annotations."""
+
+import dataclasses
+from typing import NamedTuple
+
+from jaxsafe.core.checks import UserError, check_once
+from jaxsafe.core.config import field
+from jaxsafe.image_to_semantics import select
+
+# Which order of episodes each method annotates in; "steps" are single images from anywhere.
+ORDERS = {
+    "paired": "steps",
+    "paired_starts": "uniform",
+    "augmented": "uniform",
+    "active": "diverse",
+    "k_center": "k_center",
+    "uncertain": "uncertain",
+    "short": "uniform",
+    "auto": "uniform",
+    "anchored": "uniform",
+    "copied": "uniform",
+    "ceiling": "uniform",
+}
+METHODS = tuple(ORDERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared. Static."""
+
+    methods: tuple[str, ...] = field(
+        ("paired", "paired_starts", "augmented", "active", "ceiling"),
+        "paired: annotations of any images, without augmentation; paired_starts: of first images; "
+        "augmented: these replayed by the simulator to the end; active: those that the greedy "
+        "diversity picks; k_center, uncertain: other picks; short: replayed for few steps; auto: "
+        "until predictor and replay part; anchored: going on from the predictor there; copied: "
+        "true labels of whole episodes, as the released code copies; ceiling: all true labels.",
+        choices=METHODS,
+    )
+    budgets: tuple[int, ...] = field((10, 50), "Annotations, each a study of its own.", low=1)
+    pool: str = field(
+        "unselected",
+        "What the candidates are a share of; all: released code.",
+        choices=select.POOLS,
+    )
+    share: float = field(0.1, "Share of episodes that are a round's candidates.", low=0.0, high=1.0)
+    stride: int = field(
+        1, "Steps between the images that selection sees; released code: 10.", low=1
+    )
+    horizon: int = field(10, "K of the method short, and what auto trusts in any case.", low=0)
+    tolerance: float = field(
+        0.05, "Squared error that auto allows a label, in variances of semantics.", low=0.0
+    )
+    annotation_error: float = field(
+        0.0, "Noise of annotations, in standard deviations of semantics.", low=0.0
+    )
+
+
+class Plan(NamedTuple):
+    """A predictor's method and its number of annotations."""
+
+    method: str
+    budget: int
+
+
+def plans(study: Study) -> list[Plan]:
+    """The predictors in order; the ceiling comes once."""
+    several = [m for m in study.methods if m != "ceiling"]
+    made = [Plan(m, b) for b in study.budgets for m in several]
+    return made + [Plan("ceiling", 0)] * ("ceiling" in study.methods)
+
+
+def validate(study: Study, episodes: int) -> None:
+    """Raises `UserError` where the study and the number of episodes do not fit together."""
+    check_once("study.methods", study.methods)
+    check_once("study.budgets", study.budgets)
+    if set(study.methods) == {"ceiling"}:
+        raise UserError("study.methods='ceiling' has nothing below it: name one more method.")
+    if max(study.budgets) > episodes:
+        raise UserError(
+            f"study.budgets={max(study.budgets)} annotates more episodes than the {episodes} there "
+            "are: lower it, or raise data.episodes."
+        )

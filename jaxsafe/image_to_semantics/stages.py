@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the binary trains: one stage, the autoencoder first and then all predictors."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsafe.core.program import Stage
+from jaxsafe.data import image_episodes
+from jaxsafe.data.image_episodes import ImageEpisodes
+from jaxsafe.image_to_semantics import collect, networks, plans, study, worlds
+from jaxsafe.image_to_semantics.collect import Recipe
+from jaxsafe.image_to_semantics.config import SIDE
+from jaxsafe.image_to_semantics.experiment import Data, Experiment
+from jaxsafe.image_to_semantics.study import Setup, Table
+from jaxsafe.image_to_semantics.types import Range
+
+NAME = "image_to_semantics"
+
+
+class Seen(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+      offline: episodes of the target world.
+      range: of the source's semantics.
+      std: `[S]` their standard deviations.
+    """
+
+    offline: ImageEpisodes
+    range: Range
+    std: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def seen(data: Data, margin: str) -> Seen:
+    """Makes or reads the data of an experiment, once per process.
+
+    Raises:
+      UserError: the file is absent or unsound.
+    """
+    world = worlds.make(data.world)
+    buffer = worlds.source_buffer(world, data.source_episodes, jax.random.key(data.seed))
+    std = np.asarray(buffer).reshape(-1, world.size).std(0)
+    if data.file:
+        limits = {"action_low": world.task.action_low, "action_high": world.task.action_high}
+        offline, _ = image_episodes.load(data.file, size=(SIDE, SIDE), **limits)
+    else:
+        recipe = Recipe(data.world, data.level, data.seed)
+        offline = collect.collect(recipe, data.episodes, data.processes)
+    range_ = networks.make_range(buffer, margin)
+    # A dimension that the source never moves has no scale of its own.
+    return Seen(offline, range_, np.where(std > 1e-6, std, np.asarray(range_.width)))
+
+
+@functools.lru_cache(maxsize=4)
+def held_out(data: Data) -> ImageEpisodes:
+    """Further episodes of the target world, which nothing is trained on."""
+    recipe = Recipe(data.world, data.level, data.seed + 500_000)
+    return collect.collect(recipe, data.held_out, data.processes)
+
+
+def setup(experiment: Experiment) -> tuple[Setup, Table]:
+    """What a run of the experiment learns from, and how.
+
+    Raises:
+      UserError: a file of data is absent or unsound, or has too few episodes.
+    """
+    what = seen(experiment.data, experiment.algo.range_margin)
+    plans.validate(experiment.study, len(what.offline.lengths))
+    simulator = worlds.simulator(worlds.make(experiment.data.world))
+    made = Setup(experiment.algo, experiment.study, simulator, what.range)
+    return made, study.table(what.offline, experiment.algo.frames, what.std)
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+    """The binary's one stage.
+
+    Raises:
+      UserError: as `setup`.
+    """
+    how, data = setup(experiment)
+    return [
+        Stage(
+            name=NAME,
+            init=lambda key: study.init(key, how, data),
+            chunk=lambda run, first, n: study.chunk(run, first, n, how, data),
+            num_steps=experiment.algo.vae_steps + experiment.algo.head_steps,
+            parameters=lambda run: (run.learner.vae, run.learner.heads),
+            result=study.result,
+            unit="minibatches",
+        )
+    ]
