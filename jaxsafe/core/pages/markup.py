@@ -3,9 +3,11 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_SHORT = 32
 _VOID = frozenset({"meta", "link", "img", "br", "source"})
 # XML 1.0 and HTML have no such characters, escaped or not.
 _CONTROL = {i: "\ufffd" for i in range(32) if chr(i) not in "\t\n\r"}
@@ -51,17 +53,17 @@ def table(caption: str, head: Sequence[Any], rows: Sequence[Sequence[Any]], labe
     Args:
       caption: what the table is, read out before it and shown above it.
       head: the headings of the columns.
-      rows: cells; numbers go in as text and are told by how they begin.
+      rows: the cells; short ones are not broken into lines.
       label: how many cells at the left of each row are headings of that row.
     """
     cells = [tag("th", h, scope="col") for h in head]
     body = [
         tag(
             "tr",
-            *(tag("th", c, scope="row") for c in row[:label]),
-            *(tag("td", c, class_="number" if _numeric(c) else None) for c in row[label:]),
+            *(_cell("th", c, scope="row") for c in r[:label]),
+            *(_cell("td", c) for c in r[label:]),
         )
-        for row in rows
+        for r in rows
     ]
     inner = tag("caption", caption), tag("thead", tag("tr", *cells)), tag("tbody", *body)
     whole = tag("table", *inner)
@@ -69,14 +71,9 @@ def table(caption: str, head: Sequence[Any], rows: Sequence[Sequence[Any]], labe
     return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
-def _numeric(cell: Any) -> bool:
-    if isinstance(cell, Html):
-        return False
-    try:
-        float(str(cell).split(" ")[0].replace(",", "").replace("\N{MINUS SIGN}", "-").rstrip("%"))
-    except ValueError:
-        return False
-    return True
+def _cell(name: str, content: Any, **attributes: Any) -> Html:
+    long = len(re.sub("<[^>]*>", "", text(content))) > _SHORT
+    return tag(name, content, class_="long" if long else None, **attributes)
 
 
 def details(summary: Any, *children: Any, open: bool = False) -> Html:

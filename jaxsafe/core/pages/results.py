@@ -48,11 +48,10 @@ def measures(rows: Sequence[Row]) -> list[str]:
 
 
 def _is_numbers(value: Any) -> bool:
-    """One number per seed, or one per seed and task; null stands for one that is not known."""
+    """One number per seed; null stands for one that is not known."""
     if not isinstance(value, list):
         return False
-    flat = [x for v in value for x in (v if isinstance(v, list) else [v])]
-    return any(_is_number(x) for x in flat) and all(x is None or _is_number(x) for x in flat)
+    return any(map(_is_number, value)) and all(x is None or _is_number(x) for x in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -60,12 +59,9 @@ def _is_number(value: Any) -> bool:
 
 
 def seed_values(row: Row, measure: str) -> np.ndarray:
-    """A measure's values `[num_seeds]`, a mean where a seed has several; empty where absent."""
+    """A measure's values `[num_seeds]`, NaN where one is not known; empty where it is absent."""
     value: Any = row.get(measure + _LIST)
-    if not _is_numbers(value):
-        return np.zeros(0)
-    each = [np.asarray([number_of(x) for x in (v if isinstance(v, list) else [v])]) for v in value]
-    return np.asarray([x.mean() if x.size else np.nan for x in each])
+    return np.asarray([number_of(x) for x in value] if _is_numbers(value) else [])
 
 
 def interval(values: np.ndarray) -> str:

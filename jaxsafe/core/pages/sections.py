@@ -17,7 +17,7 @@ _PICTURES = {
     **{".svg": "image/svg+xml", ".webp": "image/webp", ".mp4": "video/mp4", ".webm": "video/webm"},
 }
 _ABSENT = object()
-_PANELS = 4  # measures drawn of each run; the tables have all
+_PANELS = 3  # measures drawn of each run; the tables have all
 
 
 def status(run: Run) -> str:
@@ -67,17 +67,17 @@ def differences(runs: Sequence[Run]) -> Html:
     ]
     if not shown:
         return tag("p", "Every run has the values of its preset.")
-    rows = []
+    lines: list[list[Any]] = [["run", "preset", *shown]]
     for run, config in zip(runs, configs, strict=True):
         cells: list[Any] = [run.name, results.short(run.record["options"].get("preset"))]
         for name in shown:
             told = results.short(config[name]) if name in config else "absent"
-            cells.append(tag("mark", told) if name in run.given() else told)
-        rows.append(cells)
+            cells.append(tag("mark", told) if name in run.given() and told else told)
+        lines.append(cells)
+    if len(shown) > len(runs):
+        lines = [list(column) for column in zip(*lines, strict=True)]
     said = "Config of the runs: what differs, or was changed from the preset (marked)"
-    return join(
-        [tag("h3", "Config differences"), markup.table(said, ["run", "preset", *shown], rows)]
-    )
+    return join([tag("h3", "Config differences"), markup.table(said, lines[0], lines[1:])])
 
 
 def together(runs: Sequence[Run]) -> Html | None:

@@ -11,7 +11,7 @@ html { scroll-padding-top: 3.2rem; }
 body { margin: 0 auto; max-width: 84rem; padding: 0 1.25rem 4rem; background: var(--back);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; margin: 1.6rem 0 .2rem; }
-h2 { font-size: 1.35rem; margin: 2.6rem 0 .6rem; padding-top: .6rem;
+h2 { font-size: 1.35rem; margin: 2.2rem 0 .6rem; padding-top: .6rem;
   border-top: 2px solid var(--line); }
 h3 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; overflow-wrap: anywhere; }
 h4 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
@@ -28,8 +28,9 @@ caption { text-align: left; padding-bottom: .25rem; }
 th, td { padding: .28rem .8rem .28rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--line); white-space: nowrap; vertical-align: bottom; }
-tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 6rem; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+tbody th { font-weight: 600; }
+th, td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.long { white-space: normal; min-width: 14rem; max-width: 30rem; }
 mark { background: var(--mark); color: inherit; padding: 0 .25em; border-radius: 3px; }
 pre { background: var(--soft); padding: .6rem .8rem; border-radius: 6px; font-size: .85rem;
   white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; }
@@ -42,7 +43,7 @@ figure { margin: 0; }
 figure img, figure video { max-width: 100%; height: auto; display: block; }
 .grid img { width: 100%; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.4rem; margin: .6rem 0; }
-.pictures img, .pictures video { max-height: 46rem; background: #fff; border-radius: 4px;
+.pictures img, .pictures video { max-height: 32rem; background: #fff; border-radius: 4px;
   padding: 4px; }
 .key { display: flex; flex-wrap: wrap; gap: .15rem 1.2rem; list-style: none; margin: .4rem 0;
   padding: 0; font-size: .9rem; }
