@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from jaxsafe.core import checks, launch, sweep, sweep_jobs
-from jaxsafe.core import config as config_lib
+from jaxsafe.core import checks, launch, sweep, sweep_folder, sweep_jobs
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.launch import Binary
@@ -56,11 +55,10 @@ def _first_look(argv: Sequence[str]) -> tuple[SweepOptions, RunOptions]:
     values.set_gnu_getopt(True)
     try:
         values(list(argv), known_only=True)
-    except (flags.Error, ValueError):
-        return SweepOptions(), RunOptions()  # told by the second parsing, in its own words
-    return flags_lib.overlay(SweepOptions(), "", values), flags_lib.overlay(
-        RunOptions(), "", values
-    )
+    except (flags.Error, ValueError) as error:
+        raise checks.UserError(" ".join(str(error).removeprefix("ERROR:: ").split())) from None
+    options = flags_lib.overlay(RunOptions(), "", values)
+    return flags_lib.overlay(SweepOptions(), "", values), options
 
 
 def _recorded(argv: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -68,12 +66,11 @@ def _recorded(argv: Sequence[str]) -> tuple[str, list[str], list[str]]:
     ours, options = _first_look(argv)
     if not (options.resume and options.out and (pathlib.Path(options.out) / "sweep.json").exists()):
         return ours.binary, [], []
-    record = sweep.read_record(pathlib.Path(options.out))
+    record = sweep_folder.read_record(pathlib.Path(options.out))
     return ours.binary or record["binary"], record["flags"], record["given"]
 
 
 def _resolve(values: flags.FlagValues, module: str, binary: Binary, given: Sequence[str]) -> Sweep:
-    config_lib.validate(flags_lib.overlay(SweepOptions(), "", values))
     ours = flags_lib.overlay(SweepOptions(), "", values)
     if ours.host_index >= ours.num_hosts:
         raise checks.UserError(
@@ -91,7 +88,7 @@ def _run(values: flags.FlagValues, found: Sweep) -> int:
     ours = flags_lib.overlay(SweepOptions(), "", values)
     mine = found.share(ours.host_index, ours.num_hosts)
     dry_run = bool(values["dry_run"].value)
-    sweep.open_folder(found, mine, bool(values["resume"].value), dry_run)
+    sweep_folder.open_folder(found, mine, bool(values["resume"].value), dry_run)
     if dry_run:
         for point in mine:
             done = "# finished: " if point.state() == "finished" else ""

@@ -7,7 +7,6 @@ A sweep's folder holds `sweep.json`, one run folder per point, named by what dif
 """
 
 import dataclasses
-import datetime
 import hashlib
 import itertools
 import json
@@ -19,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxsafe.core import checks, launch, provenance, run
+from jaxsafe.core import checks, launch
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.core.config import field
@@ -141,7 +140,7 @@ def parse_grid(binary: Binary, given: Sequence[str]) -> dict[str, tuple[str, ...
         name = name.removeprefix("--")
         if not equals or not listed:
             raise checks.UserError(f"--grid={text} is no list: write --grid=FIELD=VALUE,VALUE.")
-        flag = values[name] if name in values else None
+        flag = values.get(name, None)
         if not isinstance(flag, flags_lib.FieldFlag):
             hint = checks.did_you_mean(name, values)
             raise checks.UserError(f"--grid={text}: no flag is called {name!r}.{hint}")
@@ -217,78 +216,3 @@ def point_name(values: Mapping[str, str]) -> str:
     if len(told) <= _LONGEST:
         return told
     return f"{told[:_LONGEST]}~{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
-
-
-def read_record(path: pathlib.Path) -> dict[str, Any]:
-    """Reads `sweep.json` of a sweep's folder.
-
-    Raises:
-      UserError: there is none, or it is damaged or of another schema.
-    """
-    file = path / "sweep.json"
-    if not file.is_file():
-        raise checks.UserError(f"--out={path} is no sweep (no sweep.json): choose another folder.")
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ValueError(f"it is no record of schema {SCHEMA}")
-        kinds = {"binary": str, "flags": list, "grid": dict, "given": list, "points": list}
-        for name, kind in kinds.items():
-            if not isinstance(record.get(name), kind):
-                raise ValueError(f"it lacks {name!r}")
-    except (OSError, ValueError) as error:
-        raise checks.UserError(
-            f"{file} is damaged ({error}): restore it, or choose another folder."
-        ) from error
-    return record
-
-
-def open_folder(sweep: Sweep, mine: Sequence[Point], resume: bool, dry_run: bool) -> None:
-    """Makes the sweep's folder, or makes sure that what is there is the same sweep.
-
-    Raises:
-      UserError: the folder holds something else, another grid or other flags; or points of this
-        host have begun and `resume` is off; or it cannot be written.
-    """
-    path = sweep.path
-    if path.exists() and not path.is_dir():
-        raise checks.UserError(f"--out={path} is a file: choose a folder.")
-    if path.is_dir() and any(path.iterdir()):
-        was, now = read_record(path), sweep.record()
-        for name in now:
-            if was[name] != now[name]:
-                raise checks.UserError(
-                    f"--out={path} holds a sweep with other {name} ({_text(was[name])}, now "
-                    f"{_text(now[name])}): give the same again, or choose another folder."
-                )
-        begun = [point.name for point in mine if point.state() != "new"]
-        if begun and not (resume or dry_run):
-            raise checks.UserError(
-                f"--out={path} has {len(begun)} of {len(mine)} points already: add --resume to go "
-                "on, or choose another folder."
-            )
-    elif not dry_run:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            run.write_json(path / "sweep.json", sweep.record() | _told(sweep))
-        except OSError as error:
-            raise checks.UserError(
-                f"--out={path} cannot be written ({error.strerror}): choose another folder."
-            ) from error
-
-
-def _told(sweep: Sweep) -> dict[str, Any]:
-    """What a record holds beside; of devices only the points ask, which need them for themselves."""
-    return {
-        "given": list(sweep.given),
-        "versions": provenance.versions(),
-        "git": provenance.git_commit(),
-        "command": provenance.command_line(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{k}={','.join(map(str, v))}" for k, v in value.items())
-    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"

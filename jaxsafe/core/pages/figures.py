@@ -2,7 +2,9 @@
 """Pictures drawn for a page, as SVG that follows the reader's light or dark."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,12 +22,21 @@ _DASHES = {"-": "", "--": "5 3", ":": "1.5 3", "-.": "5 2 1.5 2"}
 def svg(figure: Figure) -> bytes:
     """Returns a figure as SVG, the same bytes for the same figure."""
     out = io.BytesIO()
-    # Text stays text, in whatever plain face the reader has.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxsafe"}):
+    # Text stays text, in whatever plain face the reader has; so no glyph is missing.
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "jaxsafe"}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(out, format="svg", facecolor="none", metadata={"Date": None})
     head, begin, rest = out.getvalue().decode().partition("<svg ")
     attributes, end, body = rest.partition(">")
     return f"{head}{begin}{attributes}{end}<style>{DARK_FIGURE}</style>{body}".encode()
+
+
+def words(text: str, longest: int = 40) -> str:
+    """Returns a text of a run as one short line that is no formula to matplotlib."""
+    line = " ".join(markup.plain(text).split()).replace("\\", "\N{SET MINUS}")
+    line = line if len(line) <= longest else f"{line[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return line.replace("$", r"\$")
 
 
 def image(content: bytes, alt: str, caption: str = "") -> Html:
@@ -56,7 +67,7 @@ def curve_panel(
     axes = figure.add_subplot()
     for stage, (x, y) in series.items():
         plots.draw_seeds(axes, order.index(stage), *thin(x, y))
-    plots.decorate(axes, "step", "", metric)
+    plots.decorate(axes, "step", "", words(metric))
     return svg(figure)
 
 
@@ -82,9 +93,9 @@ def interval_panel(
         if x.size > 1:
             axes.plot(stats.stratified_bootstrap_ci(x), [place] * 2, color=color, linewidth=3.2)
         axes.plot(stats.iqm(x), place, marker="D", markersize=6, color=color)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [words(name, 24) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    plots.decorate(axes, "", "", measure)
+    plots.decorate(axes, "", "", words(measure))
     return svg(figure)
 
 

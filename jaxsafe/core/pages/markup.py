@@ -21,7 +21,12 @@ def text(value: Any) -> Html:
     """Returns a value as HTML, escaped unless it is `Html`."""
     if isinstance(value, Html):
         return value
-    return Html(html.escape(str(value).translate(_CONTROL)))
+    return Html(html.escape(plain(value)))
+
+
+def plain(value: Any) -> str:
+    """Returns a value as text without control characters or halves of pairs."""
+    return str(value).translate(_CONTROL).encode("utf-8", "replace").decode()
 
 
 def join(parts: Iterable[Any], between: str = "") -> Html:

@@ -210,11 +210,14 @@ def _pictures(run: Run, max_mb: float) -> Html | None:
     shown, named = [], []
     for path in run.pictures:
         kind = _PICTURES.get(path.suffix.lower())
-        size = path.stat().st_size / 2**20
-        if kind is None or size > max_mb:
-            named.append(f"{path.name} ({size:.1f} MB)")
-            continue
-        shown.append(_picture(run, path, kind))
+        try:
+            size = path.stat().st_size / 2**20
+            if kind is None or size > max_mb:
+                named.append(f"{path.name} ({size:.1f} MB)")
+            else:
+                shown.append(_picture(run, path, kind))
+        except OSError:
+            named.append(f"{path.name} (unreadable)")
     if not shown and not named:
         return None
     parts = [tag("h4", "Pictures"), tag("div", *shown, class_="pictures") if shown else None]
