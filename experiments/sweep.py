@@ -101,27 +101,26 @@ def _run(values: flags.FlagValues, found: Sweep) -> int:
     return code
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> None:
     """Reads the command line, the binary's flags among it, and runs the sweep; exits."""
     help_only = any(a.lstrip("-") in ("help", "h", "helpshort", "helpfull") for a in argv[1:])
-    _define(flags.FLAGS)
+    _define(values)
     resolved: list[Sweep] = []
     check, recorded = None, []
     try:
         name, recorded, given = _recorded(argv)
         if name or not help_only:
             module, binary = _load(name)
-            launch.define_flags(binary, flags.FLAGS)
+            launch.define_flags(binary, values)
 
-            def check(values: flags.FlagValues) -> None:
-                resolved[:] = [_resolve(values, module, binary, given)]
+            def check(parsed: flags.FlagValues) -> None:
+                resolved[:] = [_resolve(parsed, module, binary, given)]
 
     except checks.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    flags_lib.parse_and_run(
-        lambda _: _run(flags.FLAGS, resolved[0]), argv=[argv[0], *recorded, *argv[1:]], check=check
-    )
+    argv = [argv[0], *recorded, *argv[1:]]
+    flags_lib.parse_and_run(lambda _: _run(values, resolved[0]), values, argv, check)
 
 
 if __name__ == "__main__":

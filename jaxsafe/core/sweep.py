@@ -134,15 +134,16 @@ def parse_grid(binary: Binary, given: Sequence[str]) -> dict[str, tuple[str, ...
       UserError: a text of another form, a field unknown, given twice or of no use in a grid, or a
         value that is wrong or repeated.
     """
-    values, grid = launch.define_flags(binary, flags.FlagValues()), {}
+    values = launch.define_flags(binary, flags.FlagValues())
+    known, grid = {name: values[name] for name in values}, {}
     for text in given:
         name, equals, listed = text.partition("=")
         name = name.removeprefix("--")
         if not equals or not listed:
             raise checks.UserError(f"--grid={text} is no list: write --grid=FIELD=VALUE,VALUE.")
-        flag = values.get(name, None)
+        flag = known.get(name)
         if not isinstance(flag, flags_lib.FieldFlag):
-            hint = checks.did_you_mean(name, values)
+            hint = checks.did_you_mean(name, known)
             raise checks.UserError(f"--grid={text}: no flag is called {name!r}.{hint}")
         if name in (*_REFUSED, *_SETTLED):
             raise checks.UserError(f"--grid={text}: {name} cannot differ between points: drop it.")
