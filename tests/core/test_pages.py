@@ -272,6 +272,8 @@ def test_only_reports_are_replaced_and_nothing_is_left_behind(tmp_path):
         write(tmp_path)
     with pytest.raises(UserError, match="is no folder: give one that holds run folders"):
         page.write(page.PageOptions(str(tmp_path / "page.html"), str(tmp_path / "x.html")))
+    with pytest.raises(UserError, match=r"page.html is in no folder that exists"):
+        page.write(page.PageOptions(str(tmp_path), str(tmp_path / "none" / "page.html")))
     with pytest.raises(UserError, match="is a folder: give a file"):
         page.write(page.PageOptions(str(tmp_path), str(tmp_path / "runs")))
 
