@@ -103,7 +103,8 @@ def render(found: Sequence[Run], faults: dict[str, str], options: PageOptions) -
         "p",
         "Values over seeds are interquartile means (the mean where there are fewer than four) with "
         "95% bootstrap intervals in brackets, computed from each run's own list of one value per "
-        "seed. With few seeds such intervals are too narrow.",
+        "seed. With few seeds such intervals are too narrow. Where a run states an interval of a "
+        "number without such a list, it is shown as stated.",
         class_="muted",
     )
     header = tag("header", tag("h1", options.title), tag("p", said), note)
