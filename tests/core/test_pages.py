@@ -250,6 +250,7 @@ def test_figures_are_the_same_bytes_and_follow_the_readers_colours():
     x, y = np.arange(500.0), np.random.default_rng(0).normal(size=(3, 500))
     one, two = (figures.curve_panel("loss", {"a": (x, y)}, ["a"]) for _ in range(2))
     assert one == two and b"prefers-color-scheme: dark" in one and b"loss" in one
+    assert b"#ffffff" not in one  # nothing white behind it
     kept, values = figures.thin(x, y)
     assert len(kept) == figures.MOST_POINTS and kept[0] == 0 and kept[-1] == 499
     np.testing.assert_array_equal(values, y[:, kept.astype(int)])

@@ -64,7 +64,7 @@ def curve_panel(
       order: all stages of the run, for colours that are the same in every panel.
     """
     figure = Figure(figsize=(4.2, 2.7), layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(facecolor="none")
     for stage, (x, y) in series.items():
         plots.draw_seeds(axes, order.index(stage), *thin(x, y))
     plots.decorate(axes, "step", "", words(metric))
@@ -83,7 +83,7 @@ def interval_panel(
       colours: for each row, its place in the palette.
     """
     figure = Figure(figsize=(4.2, 0.85 + 0.27 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(facecolor="none")
     for place, (x, colour) in enumerate(zip(values, colours, strict=True)):
         x, color = x[np.isfinite(x)], plots.PALETTE[colour % len(plots.PALETTE)]
         if not x.size:

@@ -55,7 +55,9 @@ figure img, figure video { max-width: 100%; height: auto; display: block; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   .wide { overflow: visible; }
-  table { font-size: 7.5pt; }
+  table { font-size: 7pt; }
+  th, td, thead th { white-space: normal; padding-right: .45rem; overflow-wrap: anywhere; }
+  .long { min-width: 0; }
   tr, figure, .key { break-inside: avoid; }
   h2, h3, h4, caption { break-after: avoid; }
   details::details-content { content-visibility: visible; height: auto; }
