@@ -56,7 +56,7 @@ figure img, figure video { max-width: 100%; height: auto; display: block; }
   nav { display: none; }
   .wide { overflow: visible; }
   table { font-size: 7pt; }
-  th, td, thead th { white-space: normal; padding-right: .45rem; overflow-wrap: anywhere; }
+  th, td, thead th { white-space: normal; padding-right: .45rem; overflow-wrap: break-word; }
   .long { min-width: 0; }
   tr, figure, .key { break-inside: avoid; }
   h2, h3, h4, caption { break-after: avoid; }
