@@ -48,10 +48,16 @@ class Binary:
     options: RunOptions = dataclasses.field(default_factory=RunOptions)
 
 
+def define_flags(binary: Binary, values: flags.FlagValues) -> flags.FlagValues:
+    """Defines the flags of a binary in `values`, and returns them."""
+    flags_lib.define_run_flags(values, binary.presets, defaults=binary.options)
+    flags_lib.define_config_flags(binary.presets[binary.options.preset], "", values)
+    return values
+
+
 def main(binary: Binary) -> None:
     """Defines the flags, parses the command line, runs, and exits; call under `__main__`."""
-    flags_lib.define_run_flags(flags.FLAGS, binary.presets, defaults=binary.options)
-    flags_lib.define_config_flags(binary.presets[binary.options.preset], "")
+    define_flags(binary, flags.FLAGS)
     flags_lib.parse_and_run(
         lambda argv: _run(binary, flags.FLAGS), check=lambda values: _resolve(binary, values)
     )

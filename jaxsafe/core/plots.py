@@ -59,20 +59,15 @@ def curves(
     ends, most = [], 0
     for i, (name, (x, y)) in enumerate(series.items()):
         x, y = _check_series(name, x, y)
-        color, style = PALETTE[i % len(PALETTE)], _STYLES[i // len(PALETTE) % len(_STYLES)]
-        centre, low, high = stats.band(y)
-        if len(y) > 1:
-            axes.plot(x, y.T, color=color, linewidth=0.7, alpha=0.28)
-            axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-        marker = "o" if len(x) == 1 else None
-        axes.plot(x, centre, color=color, linestyle=style, linewidth=2.2, marker=marker)
+        color, _ = look(i)
+        centre = draw_seeds(axes, i, x, y)
         finite = np.flatnonzero(np.isfinite(centre))
         if finite.size:
             ends.append((x[finite[-1]], centre[finite[-1]], name, color))
         if marks and name in marks:
             axes.plot(*marks[name], color=color, **_CROSS)
         most = max(most, len(y))
-    _decorate(axes, xlabel, ylabel, title)
+    decorate(axes, xlabel, ylabel, title)
     middle = "IQM" if most >= 4 else "mean"
     caption = [f"thick: {middle} over seeds · band: 95% bootstrap interval · thin: single seeds"]
     caption = (caption if most > 1 else []) + ([f"cross: {marks_label}"] if marks else [])
@@ -80,6 +75,23 @@ def curves(
         figure.supxlabel("\n".join(caption), fontsize=8.5, color=MUTED)
     _label_ends(figure, axes, ends)
     return save(figure, path)
+
+
+def look(i: int) -> tuple[str, str]:
+    """Colour and line style of the series at place `i`."""
+    return PALETTE[i % len(PALETTE)], _STYLES[i // len(PALETTE) % len(_STYLES)]
+
+
+def draw_seeds(axes: Any, i: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Draws y `[num_seeds, T]` over x `[T]` as the series at place `i`; returns its IQM `[T]`."""
+    color, style = look(i)
+    centre, low, high = stats.band(y)
+    if len(y) > 1:
+        axes.plot(x, y.T, color=color, linewidth=0.7, alpha=0.28)
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    marker = "o" if len(x) == 1 else None
+    axes.plot(x, centre, color=color, linestyle=style, linewidth=2.2, marker=marker)
+    return centre
 
 
 def _label_ends(figure: Figure, axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
@@ -97,7 +109,8 @@ def _label_ends(figure: Figure, axes: Any, ends: list[tuple[float, float, str, s
         axes.annotate(name, (right, y), offset, fontsize=10.5, **place, **BOLD | {"color": color})
 
 
-def _decorate(axes: Any, xlabel: str, ylabel: str, title: str) -> None:
+def decorate(axes: Any, xlabel: str, ylabel: str, title: str) -> None:
+    """Gives axes their labels, title, grid and ticks in the style of all pictures."""
     axes.set_xlabel(xlabel, **LABEL)
     axes.set_ylabel(ylabel, **LABEL)
     axes.set_title(title, fontsize=13, loc="left", pad=10, **BOLD)

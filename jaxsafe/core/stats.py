@@ -77,8 +77,16 @@ def band(y: ArrayLike, num_samples: int = 1000) -> tuple[np.ndarray, np.ndarray,
     """
     y = np.asarray(y, dtype=np.float64)
     rows = np.full((3, y.shape[1]), np.nan)
-    for t, column in enumerate(y.T):
-        seen = column[np.isfinite(column)]
+    whole = np.isfinite(y).all(axis=0)
+    if whole.any() and len(y):
+        # Every step is resampled alike, so those with all their seeds are done together.
+        picks = np.random.default_rng(0).integers(0, len(y), size=(num_samples, len(y)))
+        resampled = iqm(y[:, whole][picks], axis=1)
+        rows[0, whole] = iqm(y[:, whole], axis=0)
+        tail = (1 - 0.95) / 2
+        rows[1:, whole] = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    for t in np.flatnonzero(~whole):
+        seen = y[np.isfinite(y[:, t]), t]
         if seen.size:
             rows[:, t] = (iqm(seen), *stratified_bootstrap_ci(seen, num_samples=num_samples))
     return rows[0], rows[1], rows[2]
