@@ -62,6 +62,7 @@ KERNELS = {
     ),
     "pls_search": Kernel("steps/s", "what", alone=("--engines=jaxsafe,throughput",)),
     "cdt": Kernel("per s", "by"),
+    "image_to_semantics": Kernel("per s", "by"),
     "lm_generate": Kernel("tokens/s", "by"),
     "sacpo_dpo": Kernel("updates/s", "by", alone=("--notrl",)),
     "advantage_nas_step": Kernel("steps/s", "what"),
