@@ -17,12 +17,12 @@ DEMO_FLAGS = $(if $(wildcard $(DEMO)/summary.json),--mode=eval,$(if $(wildcard \
 	$(DEMO)/config.json),--resume,--preset=demo))
 
 # Runs pytest on the tests selected by $(1), then, in a process of its own, on those of them that need
-# eight host devices. Fails where either fails; only the second may find nothing to do (status 5).
+# eight host devices. A file stays with one process, so its programs compile once. Fails where either fails; only the second may find nothing to do (status 5).
 EIGHT := --xla_force_host_platform_device_count=8
 define run_tests
 @failed=0; \
 echo "pytest -m \"$(1) and not device8\""; \
-$(BIN) -m pytest -n "$(WORKERS)" -m "$(1) and not device8" || failed=1; \
+$(BIN) -m pytest -n "$(WORKERS)" --dist loadfile -m "$(1) and not device8" || failed=1; \
 echo "pytest -m \"$(1) and device8\", on eight host devices"; \
 XLA_FLAGS="$${XLA_FLAGS:+$$XLA_FLAGS }$(EIGHT)" $(BIN) -m pytest -m "$(1) and device8" \
   || [ $$? -eq 5 ] || failed=1; \
