@@ -5,7 +5,7 @@ import json
 
 from absl import app
 
-from benchmarks.timing import RESULTS
+from benchmarks.timing import RESULTS, print_tables
 from jaxsafe.m2td3.report import NAMES
 
 # Files of `results`, each the `summary.json` of a run, and what is above them.
@@ -95,8 +95,7 @@ def tables() -> dict[str, str]:
 def main(argv):
     """Prints all tables."""
     del argv
-    for title, text in tables().items():
-        print(f"\n{title}\n\n{text}")
+    print_tables(tables())
 
 
 if __name__ == "__main__":

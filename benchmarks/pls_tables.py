@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl import app
 
-from benchmarks.timing import RESULTS
+from benchmarks.timing import RESULTS, print_tables
 from jaxsafe.core.tables import markdown_table
 from jaxsafe.pls import promises, report
 
@@ -75,8 +75,7 @@ def tables() -> dict[str, str]:
 def main(argv):
     """Prints all tables."""
     del argv
-    for title, text in tables().items():
-        print(f"\n{title}\n\n{text}")
+    print_tables(tables())
 
 
 if __name__ == "__main__":

@@ -150,6 +150,12 @@ def write(name: str, rows: Sequence[dict[str, Any]], note: str) -> pathlib.Path:
     return path
 
 
+def print_tables(found: Mapping[str, str]) -> None:
+    """Prints tables under their titles."""
+    for title, text in found.items():
+        print(f"\n{title}\n\n{text}")
+
+
 def cpu_model() -> str:
     """Name of the processor, as the system tells it."""
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():

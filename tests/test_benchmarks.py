@@ -51,6 +51,7 @@ def test_grid_evaluation_times_the_engines_asked_for(engines):
     assert rows[0]["compile_s"] == 0 and rows[1]["compile_s"] > 0
 
 
+@pytest.mark.slow
 def test_image_to_semantics_times_every_kernel():
     small = ("--images=4", "--batch=4", "--episodes=2", "--length=3", "--per_call=1")
     rows = worker("image_to_semantics", *small, "--repeats=1")

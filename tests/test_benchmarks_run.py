@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import run, timing
+from benchmarks import kernels, timing
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,7 +24,7 @@ def page(*arguments):
 
 
 def test_a_ratio_is_between_rows_of_one_setting():
-    kernel = run.Kernel("steps/s", "by", free=("batch",))
+    kernel = kernels.Kernel("steps/s", "by", free=("batch",))
     rows = [
         {"cores": 1, "by": "jaxsafe", "batch": 8, "rate": 30.0, "compile_s": 2.0},
         {"cores": 1, "by": "torch", "batch": 9, "rate": 10.0, "compile_s": 0.0},
@@ -32,20 +32,20 @@ def test_a_ratio_is_between_rows_of_one_setting():
         {"cores": 2, "by": "torch", "batch": 8, "rate": 20.0, "compile_s": 0.0},
         {"cores": 4, "by": "jaxsafe", "batch": 8, "rate": 60.0, "compile_s": 2.0},
     ]
-    told = run.with_ratios(rows, kernel)
+    told = kernels.with_ratios(rows, kernel)
     assert [line.get("x torch") for line in told] == ["3", None, "2.5", None, None]
     assert told[1] == rows[1]
 
 
-@pytest.mark.parametrize("name", run.KERNELS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_kernels_describe_benchmarks_that_are_there(name):
     """They know the flags that leave out peers, and committed rows tell ours from others."""
-    kernel, source = run.KERNELS[name], (ROOT / f"benchmarks/{name}.py").read_text()
+    kernel, source = kernels.KERNELS[name], (ROOT / f"benchmarks/{name}.py").read_text()
     for flag in kernel.alone:
         word, equals, _ = flag.removeprefix("--").partition("=")
         assert f'"{word if equals else word.removeprefix("no")}"' in source
-    for result in run.read([name]).values():
-        ours = [run.is_ours(row, kernel) for row in result["rows"]]
+    for result in kernels.read([name]).values():
+        ours = [kernels.is_ours(row, kernel) for row in result["rows"]]
         assert any(ours) and all(row["rate"] > 0 for row in result["rows"])
 
 
@@ -54,12 +54,12 @@ def test_the_page_tells_what_is_there_and_what_is_not(tmp_path, monkeypatch):
     row = {"cores": 1, "by": "jaxsafe", "batch": 1, "unequal": False, "rate": 5.0}
     result = {"note": "tokens", "cpu": "some", "date": "2026-01-02", "rows": [row]}
     (tmp_path / "lm_generate.json").write_text(json.dumps(result))
-    found = run.read(run.KERNELS)
+    found = kernels.read(kernels.KERNELS)
     assert list(found) == ["lm_generate"]
-    text = run.page(found, ["cdt"])
+    text = kernels.page(found, ["cdt"])
     assert "## lm_generate\n\ntokens. some, 2026-01-02" in text and "| 1 | jaxsafe | 1 |" in text
     assert text.endswith("Not run: cdt.\n")
-    assert run.picture(tmp_path / "a.png", found).read_bytes().startswith(b"\x89PNG")
+    assert kernels.picture(tmp_path / "a.png", found).read_bytes().startswith(b"\x89PNG")
 
 
 def test_committed_results_make_a_page(tmp_path):

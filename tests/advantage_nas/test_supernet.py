@@ -43,7 +43,9 @@ def close(mine, theirs, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=scale * atol), mine, theirs)
 
 
-@pytest.mark.parametrize(("x64", "atol"), [(True, 1e-10), (False, 5e-6)])
+@pytest.mark.parametrize(
+    ("x64", "atol"), [(True, 1e-10), pytest.param(False, 5e-6, marks=pytest.mark.slow)]
+)
 def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol):
     with jax.enable_x64(x64):
         dtype = jnp.float64 if x64 else jnp.float32

@@ -207,7 +207,7 @@ def test_the_binary_runs_real_points_and_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "error: --binary is missing: name one of advantage_nas, m2td3, "),
+        ((), "error: --binary is missing: name one of advantage_nas, image_"),
         (("--binary=m2dt3",), "error: --binary='m2dt3' is unknown. Did you mean 'm2td3'?"),
         (("--binary=json.tool",), "error: --binary=json.tool is no module with a BINARY"),
         (("--binary=tests.core.toy", "--grid=lr=1"), "error: --out is missing"),

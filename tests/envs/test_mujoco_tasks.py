@@ -159,6 +159,7 @@ def test_state_keeps_its_types_so_that_it_can_be_a_scan_carry(pendulum):
     assert timestep.obs.shape == (task.obs_size,) and timestep.reward.shape == ()
 
 
+@pytest.mark.slow
 def test_the_shorter_line_search_changes_nothing(pendulum):
     """Three steps from and into the rails, where the solver has work to do."""
     task, box = pendulum

@@ -40,7 +40,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_what_the_readme_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "log.txt"),
+        *("config.json", "metrics.jsonl", "eval.jsonl", "summary.json", "timing.json", "log.txt"),
         *("checkpoints", "plots"),
     }
     rows = json_rows(finished / "metrics.jsonl")
@@ -116,6 +116,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(finished, tmp
     assert snapshot(finished) == before
 
 
+@pytest.mark.slow
 def test_a_file_of_another_task_is_refused(tmp_path):
     data = collect.collect(collect.Recipe("reacher", 0, 0), 1)
     path = image_episodes.save(tmp_path / "arm.hdf5", data)

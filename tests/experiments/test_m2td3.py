@@ -93,6 +93,7 @@ def test_killed_three_times_and_resumed_it_writes_the_same_rows(finished, tmp_pa
     assert_same_rows(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_eval_scores_again_on_another_grid_and_in_both_engines(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints") | {out: (out / "metrics.jsonl").read_bytes()}

@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 from .test_m2td3 import ALGO, binary
 
 
@@ -12,6 +14,7 @@ def results(out):
     return summary["results"]
 
 
+@pytest.mark.slow
 def test_games_are_compared_with_their_closed_forms(tmp_path):
     out = tmp_path / "games"
     arguments = [*ALGO, "--methods=m2td3_plus,rarl", "--num_seeds=2", "--log_every=20"]

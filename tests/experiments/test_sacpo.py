@@ -28,8 +28,8 @@ SMALL = [
     *("--merges=0.5", "--eval.samples=2", "--eval.max_new=6"),
     *("--log_every=1", "--checkpoint_every=2", *RUN),
 ]
-MEMBERS = ("sft", "helpful", "safe@0.1", "mixed", "helpful_safe@0.1", "safe_helpful@0.1")
-MERGED = ("p_sacpo@0.1:0.5", "naive@0.1:0.5")
+MEMBERS = ("sft", "helpful", "safe@0.25", "mixed", "helpful_safe@0.25", "safe_helpful@0.25")
+MERGED = ("p_sacpo@0.25:0.5", "naive@0.25:0.5")
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def test_every_stage_leaves_rows_and_a_hugging_face_folder(finished):
 def test_the_summary_is_of_every_policy(finished):
     summary = json.loads((finished / "summary.json").read_text())["results"]
     names = [row["policy"] for row in summary]
-    assert sorted(names) == sorted((*MEMBERS, *MERGED, "geometric@0.1:0.5"))
+    assert sorted(names) == sorted((*MEMBERS, *MERGED, "geometric@0.25:0.5"))
     scores = json_rows(finished / "eval.jsonl")
     for row in summary:
         mine = [s for s in scores if s["policy"] == row["policy"]]
