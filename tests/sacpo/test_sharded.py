@@ -67,7 +67,9 @@ def test_eight_devices_train_as_one_does(start, tmp_path, reference):
     state, metrics = program.chunk(3)(state, jax.numpy.int32(0))
     alone, expected = jax.jit(lambda run: train.chunk(run, jax.numpy.int32(0), 3, plan))(alone)
     for name, value in expected.items():
-        np.testing.assert_allclose(metrics[name][0], value, rtol=1e-4, atol=1e-5)
+        # At the first update margins are 0 up to rounding, and so their signs are chance.
+        atol = 0.05 if name == "policy/accuracy" else 1e-5
+        np.testing.assert_allclose(metrics[name][0], value, rtol=1e-4, atol=atol)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4),
         parallel.to_host(state.learner.params),
