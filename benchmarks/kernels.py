@@ -107,7 +107,7 @@ def picture(path: pathlib.Path, found: Mapping[str, Mapping[str, Any]]) -> pathl
 
     heights = [len(result["rows"]) + 1 for result in found.values()]
     size = (8, sum(0.15 * n + 0.55 for n in heights))
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=90, layout="constrained")
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (name, result) in zip(panels, found.items(), strict=True):
         kernel, rows = KERNELS[name], result["rows"]
