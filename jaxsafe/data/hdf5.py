@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading an HDF5 file that may be damaged: arrays or an error that names file and key.
+"""HDF5 files: reading what may be damaged, with errors that name file and key; writing whole.
 
 A damaged header can promise terabytes. Before anything is read, what a dataset promises is held
 against what the file stores. Variable-length strings keep their lengths where they cannot be
@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -112,6 +112,29 @@ def _attributes(path: pathlib.Path, file: h5py.File) -> dict[str, Any]:
                 )
             found[str(name)] = _plain(file.attrs[name])
     return found
+
+
+@contextlib.contextmanager
+def written_whole(
+    path: pathlib.Path, attributes: Mapping[str, Any] | None = None
+) -> Iterator[h5py.File]:
+    """A file to fill, which takes its name once it is closed: written whole, or not at all.
+
+    Raises:
+      UserError: there is no folder for it.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}: make it first.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            yield file
+            for name, value in (attributes or {}).items():
+                file.attrs[name] = fixed(value)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
 
 
 def fixed(value: Any) -> Any:

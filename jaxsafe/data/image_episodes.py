@@ -8,13 +8,11 @@ says about images lies beside them in `truth [N, d]`, if there is one: learners 
 one annotation each.
 """
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from jaxsafe.core.checks import UserError
@@ -197,23 +195,13 @@ def save(
     if episodes.truth.shape[1]:
         columns["truth"] = episodes.truth
     build(columns, f"what is to be written to {path}")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}: make it first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, array in columns.items():
-                how: dict[str, Any] = {"track_times": False, "fletcher32": True}
-                if key == "images":  # Rendered images shrink to a fifth or less.
-                    how |= {"compression": "gzip", "compression_opts": 1}
-                    how |= {"chunks": (min(64, len(array)), *array.shape[1:])}
-                file.create_dataset(key, data=array, **how)
-            for name, value in (attributes or {}).items():
-                file.attrs[name] = hdf5.fixed(value)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    with hdf5.written_whole(path, attributes) as file:
+        for key, array in columns.items():
+            how: dict[str, Any] = {"track_times": False, "fletcher32": True}
+            if key == "images":  # Rendered images shrink to a fifth or less.
+                how |= {"compression": "gzip", "compression_opts": 1}
+                how |= {"chunks": (min(64, len(array)), *array.shape[1:])}
+            file.create_dataset(key, data=array, **how)
     return path
 
 

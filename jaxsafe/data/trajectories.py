@@ -8,13 +8,11 @@ may be `[N, 1]`, and the last two bool or 0/1 of any type. An episode ends where
 groups under their path, joined by `/` (liuzuxin/DSRL, `dsrl/offline_env.py`).
 """
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice
@@ -195,22 +193,10 @@ def save(
         for name, value in (given or {}).items():
             if np.asarray(value).dtype.kind not in kinds:
                 raise UserError(f"{path}: {name!r} is a {type(value).__name__}: give numbers.")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}: make it first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, array in (columns | dict(extras or {})).items():
-                # Checksums, so that a damaged number is an error and not a number.
-                file.create_dataset(
-                    key, data=array, track_times=False, fletcher32=np.ndim(array) > 0
-                )
-            for name, value in (attributes or {}).items():
-                file.attrs[name] = hdf5.fixed(value)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    with hdf5.written_whole(path, attributes) as file:
+        for key, array in (columns | dict(extras or {})).items():
+            # Checksums, so that a damaged number is an error and not a number.
+            file.create_dataset(key, data=array, track_times=False, fletcher32=np.ndim(array) > 0)
     return path
 
 
