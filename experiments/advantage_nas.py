@@ -22,7 +22,6 @@ def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Scores what every method found; writes rows, table and pictures."""
-    folder.evals.unlink(missing_ok=True)
     return report.finish(folder, options, experiment, results)
 
 

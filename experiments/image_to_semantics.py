@@ -19,7 +19,6 @@ def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Scores all predictors; writes rows, tables, pictures and a film."""
-    folder.evals.unlink(missing_ok=True)
     seeds = range(options.seed, options.seed + options.num_seeds)
     with loop.progress_bar(options, "scoring in the target world") as bar:
         tell = lambda fraction: bar.update(fraction - bar.n)  # noqa: E731

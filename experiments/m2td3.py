@@ -50,7 +50,6 @@ def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Scores every method over the set; writes rows, table and pictures."""
-    folder.evals.unlink(missing_ok=True)
     seeds = range(options.seed, options.seed + options.num_seeds)
     if experiment.games:
         return known_answers.finish(folder, seeds, experiment, results)

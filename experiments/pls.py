@@ -23,7 +23,6 @@ def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Puts policies to work, or tells what was counted; writes rows, tables and pictures."""
-    folder.evals.unlink(missing_ok=True)
     seeds = range(options.seed, options.seed + options.num_seeds)
     if experiment.promises:
         return promises.finish(folder, seeds, experiments.cases(experiment), results)

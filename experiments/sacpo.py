@@ -33,7 +33,6 @@ def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Merges, answers and scores; or solves tables. Writes rows, tables and pictures."""
-    folder.evals.unlink(missing_ok=True)
     if experiment.source == "tables":
         return study.finish(folder, options, experiment.tables)
     source = open_source(experiment)

@@ -117,7 +117,6 @@ def finish(
     folder: Folder, options: RunOptions, run: Run, results: launch.Results
 ) -> list[dict[str, Any]]:
     """Answers, scores and compares, or measures what was planted; rows, tables and pictures."""
-    folder.evals.unlink(missing_ok=True)
     if run.correct.source == "planted":
         return planted_study.finish(folder, options, run.correct)
     return report.finish(folder, options, run.correct, open_source(run), results)

@@ -31,8 +31,8 @@ class Binary:
       presets: named configs of one dataclass, all fields documented; holds `demo` and `paper`.
       validate: raises `UserError` for fields that do not fit together.
       stages: `config -> stages`, trained in order.
-      finish: `(folder, options, config, results) -> rows`; scores, prints and plots; its rows go
-        into `summary.json`.
+      finish: `(folder, options, config, results) -> rows`; scores, prints and plots; `eval.jsonl`
+        of an earlier scoring is gone by then. Its rows go into `summary.json`.
       render: `(folder, options, config, results) -> None`, for `--mode=render`.
       free: dotted config fields that may change on `--resume` and `--mode=eval`.
       options: defaults of the run flags.
@@ -162,10 +162,18 @@ def _train(
         print(f"error: {error}", file=sys.stderr)
         return 1
     if parallel.is_main_process():
-        rows = binary.finish(folder, options, config, results)
+        rows = _finish(binary, folder, options, config, results)
         run.write_summary(folder, binary.system, timing, rows, command)
     parallel.largest(0)  # a process that left early would end the others
     return 0
+
+
+def _finish(
+    binary: Binary, folder: Folder, options: RunOptions, config: Any, results: Results
+) -> list[dict[str, Any]]:
+    """Scores anew: no row of an earlier scoring stays."""
+    folder.evals.unlink(missing_ok=True)
+    return binary.finish(folder, options, config, results)
 
 
 def _revisit(
@@ -189,8 +197,10 @@ def _revisit(
         if parallel.is_main_process():
             folder.say(f"{p.stage.name}: step {step} of {p.stage.num_steps}")
     if parallel.is_main_process():
-        act = binary.finish if options.mode == "eval" else binary.render
-        act(folder, options, config, results)
+        if options.mode == "eval":
+            _finish(binary, folder, options, config, results)
+        else:
+            binary.render(folder, options, config, results)
     parallel.largest(0)
     return 0
 

@@ -51,10 +51,11 @@ def answer_sums(params: Params, batch: Batch, config: Config) -> jax.Array:
     params = optimiser.cast(params, config.model.dtype)
     most = config.max_completion
     if config.max_prompt is not None and rows[1] > 1:
-        found = batch.ids, batch.mask, batch.completion
-        prompt = config.max_prompt
+        ids, mask, completion = batch[:3]
         return logprobs.of_answers(
-            config.model, params, *found, max_prompt=prompt, max_completion=most
+            *(config.model, params, ids, mask, completion),
+            max_prompt=config.max_prompt,
+            max_completion=most,
         )
     flat = (x.reshape(-1, *tokens) for x in batch[:3])
     sums = logprobs.sums(config.model, params, *flat, max_completion=most)

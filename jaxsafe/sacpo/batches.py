@@ -107,9 +107,9 @@ def shared_prompt(data: Batch) -> int | None:
     prompt = np.asarray(data.mask) & ~completion
     starts = completion.argmax(-1)
     alike = (starts == starts[:, :1]).all() and (prompt.sum(-1) == starts).all()
-    if not alike or not (np.where(prompt, ids, 0) == np.where(prompt, ids, 0)[:, :1]).all():
-        return None
-    return int(starts.max())
+    kept = np.where(prompt, ids, 0)
+    alike = alike and (kept == kept[:, :1]).all()
+    return int(starts.max()) if alike else None
 
 
 def as_labelled(data: Batch) -> Batch:

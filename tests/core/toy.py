@@ -104,7 +104,6 @@ def _validate(config: Config) -> None:
 
 
 def _finish(folder: Folder, options: RunOptions, config: Config, results) -> list[dict[str, Any]]:
-    folder.evals.unlink(missing_ok=True)
     rows = [
         {"stage": name, "seed": options.seed + i, "point": p, "value": float(w.sum()) * p}
         for name, weights in results.items()
