@@ -3,7 +3,7 @@
 
 Half of each row is prompt. Both sides start from one Hugging Face folder and see the same rows,
 with AdamW at one rate and a clipped gradient, so that their losses must agree; a row tells that of
-the fifth update. TRL is measured where the extra `peers` is installed: its own loop, dataloader
+the fifth update. On two cores ours runs as one device and as two. TRL is measured where the extra `peers` is installed: its own loop, dataloader
 and logging included, the time between the ends of two steps being one step.
 """
 
@@ -17,12 +17,14 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import timing
+from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
 timing.define_flags(repeats=9)
 flags.DEFINE_integer("pairs", 8, "Pairs of an update.")
 flags.DEFINE_integer("tokens", 256, "Tokens of a row, half of them the prompt's.")
 flags.DEFINE_integer("layers", 4, "Layers of the model.")
+flags.DEFINE_integer("at_once", 2, "Pairs of an update that a device of ours computes at once.")
 flags.DEFINE_bool("share", True, "Run a pair's prompt once for both answers, as the binary does.")
 flags.DEFINE_bool("trl", True, "Measure TRL too, if installed.")
 
@@ -61,12 +63,14 @@ def write_model(folder: pathlib.Path):
     return config
 
 
-def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int) -> dict:
-    """Our updates a second, with the reference online or from a cache."""
+def our_row(
+    folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int, devices: int = 1
+) -> dict:
+    """Our updates a second, with the reference online or from a cache, rows spread over devices."""
     import jax
     import jax.numpy as jnp
 
-    from jaxsafe.lm import hf
+    from jaxsafe.lm import hf, sharding
     from jaxsafe.lm.optimiser import Optimiser
     from jaxsafe.sacpo import algorithm, batches, experiment
     from jaxsafe.sacpo.config import Config, Stage
@@ -75,8 +79,14 @@ def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int)
     model, params = hf.load(folder)
     model = experiment.decoder_config(experiment.Model(folder=str(folder)), model.vocab_size)
     how = Optimiser(learning_rate=RATE, schedule="constant", warmup_ratio=0.0)
+    # In parts whose activations stay in a core's cache; gradients add up to the same update.
     stage = Stage(
-        loss="dpo", temperature=BETA, batch_size=FLAGS.pairs, reference=reference, optimiser=how
+        loss="dpo",
+        temperature=BETA,
+        batch_size=FLAGS.pairs,
+        accumulation=max(1, FLAGS.pairs // (FLAGS.at_once * devices)),
+        reference=reference,
+        optimiser=how,
     )
     half = FLAGS.tokens // 2
     ids = jnp.asarray(ids[: FLAGS.pairs], jnp.int32)
@@ -85,12 +95,22 @@ def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int)
     shared = batches.shared_prompt(batch) if FLAGS.share else None
     config = Config(model, stage, 10**6, max_completion=FLAGS.tokens - half, max_prompt=shared)
     state = algorithm.init(jax.random.key(0), config, params)
+    # XLA runs element-wise loops of a program on one core, so two cores do better as two devices.
+    mesh = sharding.make_mesh(data=devices, devices=jax.devices()[:devices])
+    whole = jax.NamedSharding(mesh, jax.P())
+    state = jax.device_put(state, whole)
     if reference == "cached":
         sums = jax.jit(algorithm.answer_sums, static_argnums=2)
         batch = batch._replace(reference=sums(params, batch, config))
-    program, compile_s = timing.compiled(
-        lambda s, b: algorithm.update(s, b, config), state, batch, donate_argnums=0
-    )
+    batch = sharding.place(batch, mesh)
+    with jax.set_mesh(mesh):
+        program, compile_s = timing.compiled(
+            lambda s, b: algorithm.update(s, b, config),
+            state,
+            batch,
+            donate_argnums=0,
+            out_shardings=whole,
+        )
     losses = []
 
     def call():
@@ -99,7 +119,8 @@ def our_row(folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int)
         losses.append(float(metrics["policy/loss"]))
 
     measured = timing.repeat(call, 1, repeats)
-    return _row("jaxsafe", reference, measured, compile_s, losses)
+    by = "jaxsafe" if devices == 1 else f"jaxsafe, {devices} devices"
+    return _row(by, reference, measured, compile_s, losses)
 
 
 def _row(by: str, reference: str, measured: dict, compile_s: float, losses: list[float]) -> dict:
@@ -136,11 +157,16 @@ def trl_rows(folder: pathlib.Path, ids: np.ndarray, cores: int, repeats: int) ->
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
+    parallel.split_host_cpu(cores)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_model(folder)
         ids = rows(FLAGS.pairs)
-        found = [our_row(folder, ids, how, FLAGS.repeats) for how in ("online", "cached")]
+        found = [
+            our_row(folder, ids, how, FLAGS.repeats, devices)
+            for devices in sorted({1, cores})
+            for how in ("online", "cached")
+        ]
         if FLAGS.trl:
             found += trl_rows(folder, ids, cores, FLAGS.repeats)
     return [{"cores": cores} | row for row in found]
@@ -152,7 +178,7 @@ def main(argv):
     timing.main(
         "sacpo_dpo",
         worker,
-        ["pairs", "tokens", "layers", "share", "trl"],
+        ["pairs", "tokens", "layers", "at_once", "share", "trl"],
         f"DPO updates/s, Llama of 5.26M parameters ({FLAGS.layers} layers), {FLAGS.pairs} pairs of "
         f"{FLAGS.tokens} tokens, float32, AdamW",
     )
