@@ -128,7 +128,7 @@ def collect(
     learner, restarts = omegas.restart_candidates(learner, step, count > 0, config)
     learner = omegas.check_candidates(learner, step, config, task, uncertainty)
     fresh = omegas.of_episodes(draws, learner, step, config)
-    renewed = ended | draws.omega_redraw if config.plus else ended
+    renewed = ended | draws.omega_redraw if config.redraws else ended
     omega = jnp.where(renewed[:, None], fresh, omega)
     axes, models = _models(omega, world, task, uncertainty)
     reset = jax.vmap(partial(rollout.auto_reset, task), in_axes=(axes, 0, 0, 0, 0))

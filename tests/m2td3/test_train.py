@@ -124,9 +124,9 @@ def test_numbers_drawn_ahead_are_those_drawn_one_by_one(world):
 
 @pytest.mark.parametrize(
     "method, chance, differing",
-    [("m2td3_plus", 0.0, 0), ("m2td3_plus", 1.0, 9), ("m2td3", 1.0, 0)],
+    [("m2td3_plus", 0.0, 0), ("m2td3_plus", 1.0, 9), ("dr_td3", 1.0, 9), ("m2td3", 1.0, 0)],
 )
-def test_omega_changes_within_an_episode_only_where_ours_is_asked_to(method, chance, differing):
+def test_omega_changes_within_an_episode_only_where_it_is_asked_to(method, chance, differing):
     config = dataclasses.replace(BASE, method=method, omega_redraw=chance, warmup_steps=20)
     run, _ = run_steps(config, games.endless(50), 10)
     seen = np.asarray(run.buffer.omega[: 10 * BASE.num_envs, 0]).reshape(10, -1)
