@@ -8,16 +8,19 @@ inside of them, compilation is apart. With `--unequal`, prompts have a half to a
 
 import functools
 import tempfile
+import time
 
 from absl import app, flags
 
 from benchmarks import timing
+from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
 timing.define_flags()
 flags.DEFINE_list("batches", ["1", "8", "32"], "Prompts at once.")
 flags.DEFINE_integer("prompt", 128, "Tokens of a prompt.")
 flags.DEFINE_integer("new", 128, "New tokens.")
+flags.DEFINE_integer("at_once", 16, "Prompts that ours answers at once, all devices together.")
 flags.DEFINE_bool("unequal", True, "Measure the largest batch with unequal prompts as well.")
 flags.DEFINE_bool("torch", True, "Measure transformers too, if torch is installed.")
 
@@ -48,14 +51,16 @@ def model_in(folder: str):
     return lm.prepare(params, tiny.CONFIG)
 
 
-def ours(model, batch: list[list[int]]):
-    """New ids `[B, M]` by jaxsafe."""
+def ours(model, batch: list[list[int]], mesh=None):
+    """New ids `[B, M]` by jaxsafe, rows shared among the devices of `mesh`."""
     import numpy as np
 
     from jaxsafe import lm
 
     options = lm.Generation(max_new=FLAGS.new)
-    return np.asarray(lm.generate.generate(model, batch, options, buckets=(FLAGS.prompt,)).tokens)
+    at_once = FLAGS.at_once // (mesh.size if mesh else 1)
+    settings = {"buckets": (FLAGS.prompt,), "at_once": at_once, "mesh": mesh}
+    return np.asarray(lm.generate.generate(model, batch, options, **settings).tokens)
 
 
 def transformers_of(folder: str, cores: int):
@@ -81,11 +86,22 @@ def transformers_of(folder: str, cores: int):
     return generate
 
 
+def our_sides(model, batch: list[list[int]], cores: int) -> dict:
+    """Ours on one device, and on one a core where there are prompts for each."""
+    from jaxsafe.lm import generate, sharding
+
+    sides = {"jaxsafe": functools.partial(ours, model, batch)}
+    if cores > 1 and len(batch) >= cores:
+        mesh = sharding.make_mesh(data=cores)
+        spread = functools.partial(ours, generate.on_mesh(model, mesh), batch, mesh)
+        sides[f"jaxsafe, {cores} devices"] = spread
+    return sides
+
+
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
-    import time
-
     cores, rows = timing.pin(cores), []
+    parallel.split_host_cpu(cores)
     batches = [int(n) for n in FLAGS.batches]
     cases = [(n, False) for n in batches]
     if FLAGS.unequal:
@@ -95,19 +111,22 @@ def worker(cores: int) -> list[dict]:
         theirs = transformers_of(folder, cores) if FLAGS.torch else None
         for size, unequal in cases:
             batch = prompts(size, unequal)
-            start = time.perf_counter()
-            found = ours(model, batch)
-            first_s = time.perf_counter() - start
-            sides = {"jaxsafe": functools.partial(ours, model, batch)}
+            sides = our_sides(model, batch, cores)
+            first_s, found = {}, {}
+            for by, call in sides.items():
+                start = time.perf_counter()
+                found[by] = call()
+                first_s[by] = time.perf_counter() - start
             if theirs is not None:
-                if (found != theirs(batch)).any():
-                    raise SystemExit(f"error: the ids of batch {size} are not transformers'.")
                 sides["transformers"] = functools.partial(theirs, batch)
+                expected = theirs(batch)
+                for by, ids in found.items():
+                    if (ids != expected).any():
+                        raise SystemExit(f"error: {by}: ids of batch {size} are not transformers'.")
             measured = timing.interleaved(sides, size * FLAGS.new, FLAGS.repeats)
             for by, row in measured.items():
                 case = {"cores": cores, "by": by, "batch": size, "unequal": unequal}
-                first = {"first_call_s": first_s if by == "jaxsafe" else None}
-                rows.append(case | row | first)
+                rows.append(case | row | {"first_call_s": first_s.get(by)})
     return rows
 
 
@@ -117,7 +136,7 @@ def main(argv):
     timing.main(
         "lm_generate",
         worker,
-        ["batches", "prompt", "new", "unequal", "torch"],
+        ["batches", "prompt", "new", "at_once", "unequal", "torch"],
         f"new tokens/s, greedy, prompts of {FLAGS.prompt} and {FLAGS.new} new tokens, "
         "5.26 M-parameter Llama, float32; ids checked to be the same",
     )

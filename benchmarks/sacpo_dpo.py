@@ -3,8 +3,9 @@
 
 Half of each row is prompt. Both sides start from one Hugging Face folder and see the same rows,
 with AdamW at one rate and a clipped gradient, so that their losses must agree; a row tells that of
-the fifth update. On two cores ours runs as one device and as two. TRL is measured where the extra `peers` is installed: its own loop, dataloader
-and logging included, the time between the ends of two steps being one step.
+the fifth update. On two cores ours runs as one device and as two. TRL is measured where the extra
+`peers` is installed: its own loop, dataloader and logging included, the time between the ends of
+two steps being one step.
 """
 
 import contextlib

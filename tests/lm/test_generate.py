@@ -10,8 +10,9 @@ import pytest
 
 from jaxsafe import lm
 from jaxsafe.core.checks import UserError
-from jaxsafe.lm import decoding
-from jaxsafe.lm.generate import Generation, _run, pad_prompts
+from jaxsafe.lm import decoding, sharding
+from jaxsafe.lm.choosing import Generation
+from jaxsafe.lm.generate import _run, pad_prompts
 from tests.lm import models
 
 PROMPTS = [[5, 9, 3, 7, 1], [4, 8], [2, 2, 6, 30, 11, 12, 36, 1, 17]]
@@ -84,6 +85,47 @@ def test_caches_grow_by_doubling():
     assert decoding.capacities(128, 512) == [256, 512, 639]
     assert decoding.capacities(250, 20) == [269]
     assert decoding.capacities(512, 1024) == [1024, 1535]
+
+
+MANY = [*PROMPTS, [8, 1], [3, 30, 12, 4]]
+STOP = (24,)  # some greedy answers have it early, some never
+
+
+@pytest.fixture(scope="module")
+def together(ready):
+    """Greedy answers to five prompts at once, whose lengths differ."""
+    out = lm.generate.generate(ready[2], MANY, Generation(9, stop_ids=STOP, log_probs=True))
+    assert len(set(np.asarray(out.lengths).tolist())) > 1
+    return out
+
+
+def assert_same_answers(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found[:3], expected[:3])
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [2, 4])
+def test_answers_group_after_group_are_those_of_all_at_once(ready, together, at_once):
+    options = Generation(9, stop_ids=STOP, log_probs=True)
+    out = lm.generate.generate(ready[2], MANY, options, at_once=at_once)
+    assert_same_answers(out, together)
+
+
+@pytest.mark.device8
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_devices_share_prompts(ready, together, at_once):
+    """Two of them, so that five prompts do not divide; each sampled answer is of its own key."""
+    mesh = sharding.make_mesh(data=2, devices=jax.devices()[:2])
+    model, options = (
+        lm.generate.on_mesh(ready[2], mesh),
+        Generation(9, stop_ids=STOP, log_probs=True),
+    )
+    out = lm.generate.generate(model, MANY, options, at_once=at_once, mesh=mesh)
+    assert_same_answers(out, together)
+    options = dataclasses.replace(options, temperature=3.0, samples=2)
+    settings = {"at_once": at_once, "mesh": mesh}
+    out = lm.generate.generate(model, [MANY[0]] * 4, options, jax.random.key(0), **settings)
+    assert len({tuple(row) for row in np.asarray(out.tokens).tolist()}) == 8
 
 
 def test_answers_do_not_depend_on_how_a_cache_grows(ready, monkeypatch):
