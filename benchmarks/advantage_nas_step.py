@@ -5,7 +5,8 @@ A step is full-featured: clipped gradients, weight decay, Nesterov's momentum, A
 schedules. Ours runs AdvantageNAS, PyTorch (where it is installed) GDAS; both run the same random
 architectures in turn with each other, so that both see the same machine. GDAS's published step also
 computes the weights' gradients in its architecture half; the lean one does not. Rows "3x3" have the
-convolution on every edge, where a search may end.
+convolution on every edge, where a search may end. On two cores ours runs as one device and as two,
+each with half of every minibatch, which batch norm then normalises by itself.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import timing
+from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
 timing.define_flags(repeats=10)
@@ -38,15 +40,16 @@ def architectures(shape: tuple[int, ...], operations: int, seed: int = 0) -> np.
 class Ours:
     """A compiled step of the library's own search."""
 
-    def __init__(self, channels: int, cells: int, batch: int, form: str):
+    def __init__(self, channels: int, cells: int, batch: int, form: str, devices: int = 1):
         import jax
         import jax.numpy as jnp
 
-        from jaxsafe.advantage_nas import algorithm, config, space, supernet
+        from jaxsafe.advantage_nas import algorithm, config, data_parallel, space, supernet
         from jaxsafe.advantage_nas.types import Batch
 
         dense = form == "dense"
         self.what = f"jaxsafe, {form}" + (", native gradients" if FLAGS.native else "")
+        self.what += f", {devices} devices" if devices > 1 else ""
         setting = dataclasses.replace(
             config.Config(epochs=90, freeze_epochs=0, steps_per_epoch=390, theta_lr=3e-4),
             estimator=config.EstimatorConfig(method="darts" if dense else "advantage"),
@@ -57,31 +60,40 @@ class Ours:
         )
         network = supernet.image_network(space.nas_bench_201(native=FLAGS.native), skeleton)
 
+        # XLA keeps most of a step on one core, so two cores do better as two devices.
+        used = jax.devices()[:devices]
+        update = data_parallel.updates(setting, network, used)
+
         def step(state, choice, data):
             # So far from level that the architecture drawn is the one given.
             theta = 1e3 * jax.nn.one_hot(choice, network.num_ops)
-            return algorithm.update(state.replace(theta=theta), data, setting, network)
+            return update(state.replace(theta=theta), data)
 
         def steps(state, choices, data):
             return jax.lax.scan(lambda state, choice: step(state, choice, data), state, choices)
 
         keys = jax.random.split(jax.random.key(0), 3)
-        self.data = Batch(
+        data = Batch(
             *(
                 (jax.random.normal(key, (batch, size, size, 3)), jnp.arange(batch) % 10)
                 for key in keys[:2]
             )
         )
-        self.state = jax.jit(lambda key: algorithm.init(key, setting, network))(keys[2])
-        choices = jnp.zeros((FLAGS.chunk, EDGES), jnp.int32)
+        mesh = jax.sharding.Mesh(np.asarray(used), ("data",))
+        self.whole = jax.NamedSharding(mesh, jax.P())
+        self.data = jax.device_put(data, jax.NamedSharding(mesh, jax.P("data")))
+        init = jax.jit(lambda key: algorithm.init(key, setting, network), out_shardings=self.whole)
+        self.state = init(keys[2])
+        choices = jax.device_put(jnp.zeros((FLAGS.chunk, EDGES), jnp.int32), self.whole)
         self.program, self.compile_s = timing.compiled(
             steps, self.state, choices, self.data, donate_argnums=0
         )
         self.temporary_mb = self.program.memory_analysis().temp_size_in_bytes / 1e6
-        self.block = jax.block_until_ready
+        self.put, self.block = jax.device_put, jax.block_until_ready
 
     def steps(self, choices: np.ndarray) -> None:
         """A search step of each architecture `[chunk, E]`."""
+        choices = self.put(choices, self.whole)
         self.state, metrics = self.program(self.state, choices, self.data)
         self.block(metrics)
 
@@ -109,7 +121,11 @@ class Theirs:
 
 def engines(channels: int, cells: int, batch: int, threads: int) -> list:
     """Everything that is measured at one size."""
-    found: list = [Ours(channels, cells, batch, form) for form in FLAGS.forms]
+    found: list = [
+        Ours(channels, cells, batch, form, devices)
+        for devices in sorted({1, threads})
+        for form in FLAGS.forms
+    ]
     if FLAGS.dense:
         found.append(Ours(channels, cells, batch, "dense"))
     if FLAGS.torch:
@@ -142,6 +158,7 @@ def measure(running: list, choices: np.ndarray) -> list[dict]:
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
+    parallel.split_host_cpu(cores)
     rows = []
     for size in FLAGS.sizes:
         setting = tuple(map(int, size.split("x")))

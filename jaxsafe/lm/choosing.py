@@ -85,12 +85,15 @@ def _argmax(logits: jax.Array) -> jax.Array:
 
 
 def choose(
-    logits: jax.Array, key: jax.Array, options: Generation, dynamic: Dynamic
+    logits: jax.Array, keys: jax.Array, options: Generation, dynamic: Dynamic
 ) -> tuple[jax.Array, jax.Array]:
-    """A token `[B]` int32 for each row of processed logits `[B, V]`, and its log-probability."""
+    """A token `[B]` int32 for each row of processed logits `[B, V]`, and its log-probability.
+
+    `keys` `[B]` are consumed where there is a temperature.
+    """
     if options.temperature > 0:
         law = _truncated(logits / dynamic.temperature, options, dynamic.top_p)
-        token = jax.random.categorical(key, law, axis=-1).astype(jnp.int32)
+        token = jax.vmap(jax.random.categorical)(keys, law).astype(jnp.int32)
     else:
         token = _argmax(logits)
     if not options.log_probs:

@@ -89,7 +89,7 @@ def generate(
       at_once: prompts that a device answers at once, group after group; 0, all of its own. Caches
         of few rows are read faster, and a group ends with its own longest answer.
       mesh: devices that share the prompts, each with all weights (see `on_mesh`). `extra` is whole
-        on each. Greedy answers do not depend on `at_once` and `mesh`; samples do.
+        on each. Answers do not depend on `at_once` and `mesh`, as each row has a key of its own.
 
     Raises:
       UserError: a bad option, no prompt, an empty one, or sampling without a key.
@@ -169,38 +169,33 @@ def _written(
 @functools.partial(jax.jit, static_argnames=("options", "processor", "at_once", "mesh"))
 def _run(models, ids, mask, key, dynamic, *, options, processor, at_once, mesh) -> Answers:
     """The whole generation of one bucket, as one program: devices, groups on each, rows in each."""
+    group = functools.partial(_group, options=options, processor=processor)
 
-    def share(models, ids, mask, key, dynamic) -> Answers:
-        if mesh is not None:
-            key = jax.random.fold_in(key, lax.axis_index(mesh.axis_names))
+    def share(models, numbers, ids, mask, key, dynamic) -> Answers:
         groups = len(ids) // at_once
         if groups == 1:
-            return _group(models, ids, mask, key, dynamic, options=options, processor=processor)
-
-        def one(given: tuple[jax.Array, jax.Array, jax.Array]) -> Answers:
-            number, ids, mask = given
-            own = jax.random.fold_in(key, number)
-            return _group(models, ids, mask, own, dynamic, options=options, processor=processor)
-
-        split = (x.reshape(groups, at_once, -1) for x in (ids, mask))
-        found = lax.map(one, (jnp.arange(groups), *split))
+            return group(models, numbers, ids, mask, key, dynamic)
+        split = (x.reshape(groups, at_once, *x.shape[1:]) for x in (numbers, ids, mask))
+        found = lax.map(lambda x: group(models, x[0], x[1], x[2], key, dynamic), tuple(split))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
+    numbers = jnp.arange(len(ids), dtype=jnp.int32)
     if mesh is None:
-        return share(models, ids, mask, key, dynamic)
+        return share(models, numbers, ids, mask, key, dynamic)
     rows, whole = P(mesh.axis_names), P()
     spread = jax.shard_map(
         share,
         mesh=mesh,
-        in_specs=(whole, rows, rows, whole, whole),
+        in_specs=(whole, rows, rows, rows, whole, whole),
         out_specs=rows,
         check_vma=False,
     )
-    return spread(models, ids, mask, key, dynamic)
+    return spread(models, numbers, ids, mask, key, dynamic)
 
 
 def _group(
     models: tuple[Prepared, ...],
+    numbers: jax.Array,
     ids: jax.Array,
     mask: jax.Array,
     key: jax.Array,
@@ -209,13 +204,16 @@ def _group(
     options: Generation,
     processor: Processor | None,
 ) -> Answers:
-    """Answers to prompts that are decoded together."""
+    """Answers to the prompts of these numbers `[B]`, which are decoded together."""
     stops = jnp.asarray(options.stop_ids, jnp.int32)
+    rows = (numbers[:, None] * options.samples + jnp.arange(options.samples)).ravel()
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
     sizes, slots = decoding.capacities(ids.shape[1], options.max_new), ids.shape[1]
 
     def write(state: _Loop, each: Sequence[jax.Array]) -> _Loop:
         logits = choosing.next_logits(each, state.step, dynamic, options, processor)
-        chosen = choosing.choose(logits, jax.random.fold_in(key, state.step), options, dynamic)
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
+        chosen = choosing.choose(logits, own, options, dynamic)
         return _written(state, *chosen, stops, options)
 
     def body(state: _Loop) -> _Loop:
@@ -232,7 +230,7 @@ def _group(
     read = [decoding.prefill(model, ids, mask, sizes[0] - slots) for model in models]
     if options.samples > 1:
         read = jax.tree.map(lambda x: jnp.repeat(x, options.samples, axis=0), read)
-    state = _begun(ids.shape[0] * options.samples, tuple(cache for _, cache in read), options)
+    state = _begun(len(rows), tuple(cache for _, cache in read), options)
     state = write(state, [logits for logits, _ in read])
     for size in sizes:
         state = state._replace(caches=tuple(decoding.grown(x, size) for x in state.caches))

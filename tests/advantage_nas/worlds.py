@@ -24,7 +24,8 @@ def _init(key):
 def _loss(weights, gates, choice, batch, half, carry, key):
     """The carry counts the minibatches of its stream; dropout uses the key."""
     x, label = batch
-    x = x * jax.random.bernoulli(key, 0.9, x.shape) / 0.9
+    if key is not None:
+        x = x * jax.random.bernoulli(key, 0.9, x.shape) / 0.9
     mixture = gates if choice is None else gates[:, None] * jax.nn.one_hot(choice, len(OPS))
     for row, w in zip(mixture, weights["edges"], strict=True):
         x = x + sum(g * op(x, w) for g, op in zip(row, OPS, strict=True))

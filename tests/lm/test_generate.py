@@ -88,15 +88,21 @@ def test_caches_grow_by_doubling():
 
 
 MANY = [*PROMPTS, [8, 1], [3, 30, 12, 4]]
-STOP = (24,)  # some greedy answers have it early, some never
+OPTIONS = {
+    # Some greedy answers have 24 early, some never.
+    "greedy": Generation(9, stop_ids=(24,), log_probs=True),
+    "sampled": Generation(9, stop_ids=(7,), log_probs=True, temperature=3.0, samples=2),
+}
 
 
-@pytest.fixture(scope="module")
-def together(ready):
-    """Greedy answers to five prompts at once, whose lengths differ."""
-    out = lm.generate.generate(ready[2], MANY, Generation(9, stop_ids=STOP, log_probs=True))
+@pytest.fixture(scope="module", params=OPTIONS)
+def together(ready, request):
+    """Options, and answers to five prompts at once, whose lengths differ."""
+    options = OPTIONS[request.param]
+    out = lm.generate.generate(ready[2], MANY, options, jax.random.key(0))
     assert len(set(np.asarray(out.lengths).tolist())) > 1
-    return out
+    assert len({tuple(row) for row in np.asarray(out.tokens).tolist()}) == 5 * options.samples
+    return options, out
 
 
 def assert_same_answers(found, expected):
@@ -104,28 +110,20 @@ def assert_same_answers(found, expected):
     np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [2, 4])
-def test_answers_group_after_group_are_those_of_all_at_once(ready, together, at_once):
-    options = Generation(9, stop_ids=STOP, log_probs=True)
-    out = lm.generate.generate(ready[2], MANY, options, at_once=at_once)
-    assert_same_answers(out, together)
+def test_answers_group_after_group_are_those_of_all_at_once(ready, together):
+    """Five prompts in groups of two: they do not divide."""
+    options, expected = together
+    out = lm.generate.generate(ready[2], MANY, options, jax.random.key(0), at_once=2)
+    assert_same_answers(out, expected)
 
 
 @pytest.mark.device8
-@pytest.mark.parametrize("at_once", [0, 1])
-def test_devices_share_prompts(ready, together, at_once):
-    """Two of them, so that five prompts do not divide; each sampled answer is of its own key."""
+def test_devices_share_prompts(ready, together):
+    options, expected = together
     mesh = sharding.make_mesh(data=2, devices=jax.devices()[:2])
-    model, options = (
-        lm.generate.on_mesh(ready[2], mesh),
-        Generation(9, stop_ids=STOP, log_probs=True),
-    )
-    out = lm.generate.generate(model, MANY, options, at_once=at_once, mesh=mesh)
-    assert_same_answers(out, together)
-    options = dataclasses.replace(options, temperature=3.0, samples=2)
-    settings = {"at_once": at_once, "mesh": mesh}
-    out = lm.generate.generate(model, [MANY[0]] * 4, options, jax.random.key(0), **settings)
-    assert len({tuple(row) for row in np.asarray(out.tokens).tolist()}) == 8
+    model, settings = lm.generate.on_mesh(ready[2], mesh), {"at_once": 2, "mesh": mesh}
+    out = lm.generate.generate(model, MANY, options, jax.random.key(0), **settings)
+    assert_same_answers(out, expected)
 
 
 def test_answers_do_not_depend_on_how_a_cache_grows(ready, monkeypatch):
