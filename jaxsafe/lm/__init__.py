@@ -31,10 +31,11 @@ where it can, so another library's model may stand in its place. Logits, gradien
 greedy ids are tested against transformers' torch models for every family (`tests/parity`).
 """
 
+from jaxsafe.lm.choosing import Generation
 from jaxsafe.lm.config import DecoderConfig, Llama3Scaling, num_params, validate
 from jaxsafe.lm.decoder import Decoder, apply_fn, init
 from jaxsafe.lm.decoding import Prepared, prepare
-from jaxsafe.lm.generate import Answers, Generation
+from jaxsafe.lm.generate import Answers
 
 __all__ = [
     "Answers",

@@ -11,7 +11,7 @@ Several models decode together as the normalised product of their laws, each to 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,43 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsafe.core import checks
 from jaxsafe.core.checks import UserError
-from jaxsafe.lm import decoding
+from jaxsafe.lm import choosing, decoding
+from jaxsafe.lm.choosing import Dynamic, Generation, Processor
 from jaxsafe.lm.decoding import Prepared
-from jaxsafe.lm.layers import FAR
 
-# `(logits [B, V] float32, step [])`, and `extra` where it is given, to logits `[B, V]`.
-Processor = Callable[..., jax.Array]
 BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """How to choose tokens, and when to stop.
-
-    Attributes:
-      max_new: tokens of an answer at most, the stop token among them.
-      min_new: no stop token before this many.
-      temperature: 0 takes the most probable token, no key being needed.
-      top_p: sample among the most probable tokens that together have this probability.
-      top_k: sample among this many; 0, all.
-      stop_ids: an answer ends with the first of these, which it holds.
-      pad_id: what stands after an answer's end, and before short prompts.
-      samples: answers to each prompt, in rows beside each other.
-      log_probs: return the chosen tokens' log-probabilities: of the processed logits, before
-        temperature, top-k and top-p.
-    """
-
-    max_new: int = 64
-    min_new: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop_ids: tuple[int, ...] = ()
-    pad_id: int = 0
-    samples: int = 1
-    log_probs: bool = False
 
 
 class Answers(NamedTuple):
@@ -65,25 +34,6 @@ class Answers(NamedTuple):
     lengths: jax.Array  # [R] int32, the stop token counted
     stopped: jax.Array  # [R] bool, by a stop token rather than for want of room
     log_probs: jax.Array | None  # [R, max_new] float32, 0 at padding; None unless asked for
-
-
-class _Dynamic(NamedTuple):
-    """What may change without a new program."""
-
-    temperature: jax.Array
-    top_p: jax.Array
-    mix: jax.Array  # [n]
-    extra: Any
-
-
-def check_options(options: Generation) -> None:
-    """Raises `UserError` naming the option, its value and what would do."""
-    checks.check_range("max_new", options.max_new, 1)
-    checks.check_range("min_new", options.min_new, 0, options.max_new)
-    checks.check_range("temperature", options.temperature, 0)
-    checks.check_range("top_p", options.top_p, 1e-6, 1)
-    checks.check_range("top_k", options.top_k, 0)
-    checks.check_range("samples", options.samples, 1)
 
 
 def pad_prompts(
@@ -136,7 +86,7 @@ def generate(
     Raises:
       UserError: a bad option, no prompt, an empty one, or sampling without a key.
     """
-    check_options(options)
+    choosing.check_options(options)
     models = (model,) if isinstance(model, Prepared) else tuple(model)
     if options.temperature > 0 and key is None:
         raise UserError(f"temperature={options.temperature} samples: give a key.")
@@ -149,47 +99,11 @@ def generate(
         temperature=float(options.temperature > 0),
         top_p=0.5 if options.top_p < 1 else 1.0,
     )
-    dynamic = _Dynamic(
+    dynamic = Dynamic(
         jnp.float32(options.temperature), jnp.float32(options.top_p), jnp.float32(powers), extra
     )
     key = jax.random.key(0) if key is None else key
     return _run(models, ids, mask, key, dynamic, options=static, processor=processor)
-
-
-def _truncated(logits: jax.Array, options: Generation, top_p: jax.Array) -> jax.Array:
-    """Logits `[B, V]` with what top-k and top-p leave out put far down."""
-    if 0 < options.top_k < logits.shape[-1]:
-        least = lax.top_k(logits, options.top_k)[0][:, -1:]
-        logits = jnp.where(logits < least, FAR, logits)
-    if options.top_p < 1:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
-        share = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(share, axis=-1) - share
-        least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < least, FAR, logits)
-    return logits
-
-
-def _argmax(logits: jax.Array) -> jax.Array:
-    """The first of the greatest logits `[B, V]`, int32; `jnp.argmax` is slow on CPUs."""
-    ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
-    best = logits == jnp.max(logits, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(best, ids, ids[-1]), axis=-1)
-
-
-def choose(
-    logits: jax.Array, key: jax.Array, options: Generation, dynamic: _Dynamic
-) -> tuple[jax.Array, jax.Array]:
-    """A token `[B]` int32 for each row of processed logits `[B, V]`, and its log-probability."""
-    if options.temperature > 0:
-        law = _truncated(logits / dynamic.temperature, options, dynamic.top_p)
-        token = jax.random.categorical(key, law, axis=-1).astype(jnp.int32)
-    else:
-        token = _argmax(logits)
-    if not options.log_probs:
-        return token, jnp.zeros(token.shape)
-    chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-    return token, chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 class _Loop(NamedTuple):
@@ -201,50 +115,60 @@ class _Loop(NamedTuple):
     caches: tuple[decoding.Cache, ...]
 
 
+def _begun(rows: int, caches: tuple[decoding.Cache, ...], options: Generation) -> _Loop:
+    """A loop that has chosen nothing yet."""
+    return _Loop(
+        step=jnp.int32(0),
+        token=jnp.zeros(rows, jnp.int32),
+        done=jnp.zeros(rows, bool),
+        tokens=jnp.full((rows, options.max_new), options.pad_id, jnp.int32),
+        log_probs=jnp.zeros((rows, options.max_new if options.log_probs else 0)),
+        caches=caches,
+    )
+
+
+def _written(
+    state: _Loop, token: jax.Array, log_prob: jax.Array, stops: jax.Array, options: Generation
+) -> _Loop:
+    """The loop after one more token `[R]`, which rows that are done do not get."""
+    token = jnp.where(state.done, options.pad_id, token)
+    log_prob = jnp.where(state.done, 0.0, log_prob)
+    at = (jnp.zeros_like(state.step), state.step)
+    log_probs = state.log_probs
+    if options.log_probs:
+        log_probs = lax.dynamic_update_slice(log_probs, log_prob[:, None], at)
+    return state._replace(
+        step=state.step + 1,
+        token=token,
+        done=state.done | (token[:, None] == stops).any(axis=-1),
+        tokens=lax.dynamic_update_slice(state.tokens, token[:, None], at),
+        log_probs=log_probs,
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("options", "processor"))
 def _run(
     models: tuple[Prepared, ...],
     ids: jax.Array,
     mask: jax.Array,
     key: jax.Array,
-    dynamic: _Dynamic,
+    dynamic: Dynamic,
     *,
     options: Generation,
     processor: Processor | None,
 ) -> Answers:
     """The whole generation of one bucket, as one program."""
     stops = jnp.asarray(options.stop_ids, jnp.int32)
-
-    def pick(each: Sequence[jax.Array], index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = each[0]
-        if len(each) > 1:
-            logits = sum(power * x for power, x in zip(dynamic.mix, each, strict=True))
-        if processor is not None:
-            arguments = (logits, index) if dynamic.extra is None else (logits, index, dynamic.extra)
-            logits = processor(*arguments).astype(jnp.float32)
-        if options.min_new and options.stop_ids:
-            early = index < options.min_new
-            logits = logits.at[:, stops].set(jnp.where(early, FAR, logits[:, stops]))
-        return choose(logits, jax.random.fold_in(key, index), options, dynamic)
+    sizes, slots = decoding.capacities(ids.shape[1], options.max_new), ids.shape[1]
 
     def write(state: _Loop, each: Sequence[jax.Array]) -> _Loop:
-        token, log_prob = pick(each, state.step)
-        token = jnp.where(state.done, options.pad_id, token)
-        log_prob = jnp.where(state.done, 0.0, log_prob)
-        at = (jnp.zeros_like(state.step), state.step)
-        return state._replace(
-            step=state.step + 1,
-            token=token,
-            done=state.done | (token[:, None] == stops).any(axis=-1),
-            tokens=lax.dynamic_update_slice(state.tokens, token[:, None], at),
-            log_probs=lax.dynamic_update_slice(state.log_probs, log_prob[:, None], at)
-            if options.log_probs
-            else state.log_probs,
-        )
+        logits = choosing.next_logits(each, state.step, dynamic, options, processor)
+        chosen = choosing.choose(logits, jax.random.fold_in(key, state.step), options, dynamic)
+        return _written(state, *chosen, stops, options)
 
     def body(state: _Loop) -> _Loop:
         stepped = [
-            decoding.step(model, cache, state.token, ids.shape[1], state.step - 1)
+            decoding.step(model, cache, state.token, slots, state.step - 1)
             for model, cache in zip(models, state.caches, strict=True)
         ]
         state = state._replace(caches=tuple(cache for _, cache in stepped))
@@ -253,19 +177,10 @@ def _run(
     def going(end: int, state: _Loop) -> jax.Array:
         return (state.step < end) & ~state.done.all()
 
-    sizes, slots = decoding.capacities(ids.shape[1], options.max_new), ids.shape[1]
     read = [decoding.prefill(model, ids, mask, sizes[0] - slots) for model in models]
     if options.samples > 1:
         read = jax.tree.map(lambda x: jnp.repeat(x, options.samples, axis=0), read)
-    rows = ids.shape[0] * options.samples
-    state = _Loop(
-        step=jnp.int32(0),
-        token=jnp.zeros(rows, jnp.int32),
-        done=jnp.zeros(rows, bool),
-        tokens=jnp.full((rows, options.max_new), options.pad_id, jnp.int32),
-        log_probs=jnp.zeros((rows, options.max_new if options.log_probs else 0)),
-        caches=tuple(cache for _, cache in read),
-    )
+    state = _begun(ids.shape[0] * options.samples, tuple(cache for _, cache in read), options)
     state = write(state, [logits for logits, _ in read])
     for size in sizes:
         state = state._replace(caches=tuple(decoding.grown(x, size) for x in state.caches))

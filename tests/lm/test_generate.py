@@ -11,7 +11,8 @@ import pytest
 from jaxsafe import lm
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import decoding
-from jaxsafe.lm.generate import Generation, _run, pad_prompts
+from jaxsafe.lm.choosing import Generation
+from jaxsafe.lm.generate import _run, pad_prompts
 from tests.lm import models
 
 PROMPTS = [[5, 9, 3, 7, 1], [4, 8], [2, 2, 6, 30, 11, 12, 36, 1, 17]]
