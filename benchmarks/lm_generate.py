@@ -58,6 +58,18 @@ def ours(model, batch: list[list[int]]):
     return np.asarray(lm.generate.generate(model, batch, options, buckets=(FLAGS.prompt,)).tokens)
 
 
+def memory(model, batch: list[list[int]]) -> float | None:
+    """Temporary memory of the program behind `ours`, compiled a second time to ask it."""
+    from jaxsafe import lm
+
+    options = lm.Generation(max_new=FLAGS.new)
+
+    def generate(model):
+        return lm.generate.generate(model, batch, options, buckets=(FLAGS.prompt,))
+
+    return timing.compiled(generate, model)[1]["temporary_mb"]
+
+
 def transformers_of(folder: str, cores: int):
     """`prompts -> new ids [B, M]` by transformers; None where torch is absent."""
     try:
@@ -97,7 +109,10 @@ def worker(cores: int) -> list[dict]:
             batch = prompts(size, unequal)
             start = time.perf_counter()
             found = ours(model, batch)
-            first_s = time.perf_counter() - start
+            cost = {
+                "first_call_s": time.perf_counter() - start,
+                "temporary_mb": memory(model, batch),
+            }
             sides = {"jaxsafe": functools.partial(ours, model, batch)}
             if theirs is not None:
                 if (found != theirs(batch)).any():
@@ -106,8 +121,7 @@ def worker(cores: int) -> list[dict]:
             measured = timing.interleaved(sides, size * FLAGS.new, FLAGS.repeats)
             for by, row in measured.items():
                 case = {"cores": cores, "by": by, "batch": size, "unequal": unequal}
-                first = {"first_call_s": first_s if by == "jaxsafe" else None}
-                rows.append(case | row | first)
+                rows.append(case | row | (cost if by == "jaxsafe" else {}))
     return rows
 
 
