@@ -14,7 +14,7 @@ from benchmarks import timing
 
 FLAGS = flags.FLAGS
 timing.define_flags()
-flags.DEFINE_integer("batch", 64, "Windows per training step.")
+flags.DEFINE_list("batches", ["16", "64", "256"], "Windows per training step.")
 flags.DEFINE_list("episodes", ["1", "20", "1000"], "Episodes at once, of rollouts.")
 flags.DEFINE_integer("length", 50, "Steps of an episode; the window is full after ten.")
 flags.DEFINE_integer("width", 128, "Of the embeddings.")
@@ -23,14 +23,14 @@ flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 OBS, ACTION, STEPS, PER_CALL = 40, 2, 300, 5
 
 
-def _setting():
-    """The config and the sizes of the data."""
+def _setting(batch: int = 1):
+    """The config, of that many windows a step, and the sizes of the data."""
     import jax.numpy as jnp
 
     from jaxsafe import pls
 
     config = dataclasses.replace(
-        pls.osrl_compat(pls.CDT), batch_size=FLAGS.batch, width=FLAGS.width, augment=0.0
+        pls.osrl_compat(pls.CDT), batch_size=batch, width=FLAGS.width, augment=0.0
     )
     scale = jnp.float32(0.1)
     sizes = pls.Sizes(
@@ -59,16 +59,16 @@ def _data(config):
     return windows.make(trajectories.build(columns), config)
 
 
-def training_row(repeats: int) -> dict:
+def training_row(batch: int, repeats: int) -> dict:
     """Our training steps per second, window sampling included."""
     import jax
 
     from jaxsafe.pls import algorithm
 
-    config, sizes = _setting()
+    config, sizes = _setting(batch)
     data = _data(config)
     state = algorithm.init(jax.random.key(0), config, sizes)
-    program, compile_s = timing.compiled(
+    program, costs = timing.compiled(
         lambda s, d: algorithm.chunk(s, d, s.step, PER_CALL, config), state, data, donate_argnums=0
     )
 
@@ -77,7 +77,7 @@ def training_row(repeats: int) -> dict:
         state, _ = jax.block_until_ready(program(state, data))
 
     measured = timing.repeat(call, PER_CALL, repeats)
-    return _row("training", "jaxsafe", FLAGS.batch, measured, compile_s)
+    return _row("training", "jaxsafe", batch, measured, costs)
 
 
 def _world(length: int):
@@ -122,14 +122,14 @@ def rollout_row(episodes: int, length: int, repeats: int) -> dict:
     config, sizes = _setting()
     policy = algorithm.policy(algorithm.init(jax.random.key(0), config, sizes))
     task, z = _world(length), jnp.array([300.0, 20.0])
-    program, compile_s = timing.compiled(
+    program, costs = timing.compiled(
         lambda p, key: rollout.returns(p, key, task, z, config, episodes),
         policy,
         jax.random.key(1),
     )
     call = lambda: jax.block_until_ready(program(policy, jax.random.key(1)))  # noqa: E731
     measured = timing.repeat(call, episodes * length, repeats)
-    return _row("rollouts", "jaxsafe", episodes, measured, compile_s)
+    return _row("rollouts", "jaxsafe", episodes, measured, costs)
 
 
 def torch_rows(cores: int, repeats: int) -> list[dict]:
@@ -143,40 +143,42 @@ def torch_rows(cores: int, repeats: int) -> list[dict]:
     torch.set_num_threads(cores)
     torch.manual_seed(0)
     network = torch_cdt.Network(OBS, ACTION, STEPS, width=FLAGS.width)
-    learner, shape = torch_cdt.Learner(network, ACTION), (FLAGS.batch, 10)
-    batch = (
-        torch.randn(*shape, OBS),
-        torch.rand(*shape, ACTION) * 2 - 1,
-        torch.randn(shape),
-        torch.randn(shape),
-        (torch.rand(shape) < 0.05).float(),
-        torch.randint(0, STEPS, shape),
-        torch.ones(shape, dtype=torch.bool),
-    )
+    learner, rows = torch_cdt.Learner(network, ACTION), []
+    for size in map(int, FLAGS.batches):
+        shape = (size, 10)
+        batch = (
+            torch.randn(*shape, OBS),
+            torch.rand(*shape, ACTION) * 2 - 1,
+            torch.randn(shape),
+            torch.randn(shape),
+            (torch.rand(shape) < 0.05).float(),
+            torch.randint(0, STEPS, shape),
+            torch.ones(shape, dtype=torch.bool),
+        )
 
-    def train():
-        for _ in range(PER_CALL):
-            learner.update(batch)
+        def train(batch=batch):
+            for _ in range(PER_CALL):
+                learner.update(batch)
 
-    measured = timing.repeat(train, PER_CALL, repeats)
-    rows = [_row("training", "PyTorch", FLAGS.batch, measured, 0.0)]
+        measured = timing.repeat(train, PER_CALL, repeats)
+        rows.append(_row("training", "PyTorch", size, measured, {"compile_s": 0.0}))
     network.eval()
     for episodes in map(int, FLAGS.episodes):
         obs = torch.randn(episodes, OBS)
         roll = lambda obs=obs: torch_cdt.rollout(network, obs, FLAGS.length)  # noqa: E731
         measured = timing.repeat(roll, episodes * FLAGS.length, repeats)
-        rows.append(_row("rollouts", "PyTorch", episodes, measured, 0.0))
+        rows.append(_row("rollouts", "PyTorch", episodes, measured, {"compile_s": 0.0}))
     return rows
 
 
-def _row(what: str, by: str, batch: int, measured: dict, compile_s: float) -> dict:
-    return {"what": what, "by": by, "batch": batch} | measured | {"compile_s": compile_s}
+def _row(what: str, by: str, batch: int, measured: dict, costs: dict) -> dict:
+    return {"what": what, "by": by, "batch": batch} | measured | costs
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
-    rows = [training_row(FLAGS.repeats)]
+    rows = [training_row(int(n), FLAGS.repeats) for n in FLAGS.batches]
     rows += [rollout_row(int(n), FLAGS.length, FLAGS.repeats) for n in FLAGS.episodes]
     if FLAGS.torch:
         rows += torch_rows(cores, FLAGS.repeats)
@@ -189,7 +191,7 @@ def main(argv):
     timing.main(
         "cdt",
         worker,
-        ["torch", "batch", "episodes", "length", "width"],
+        ["torch", "batches", "episodes", "length", "width"],
         f"training steps/s and policy steps/s, CDT of width {FLAGS.width}, 3 layers, 10 steps of "
         f"context, {OBS}-d observations, {ACTION}-d actions; ours draws its windows, PyTorch's lie "
         "ready",

@@ -21,7 +21,7 @@ timing.define_flags(repeats=3)
 flags.DEFINE_integer("grid", 10, "Points per parameter.")
 flags.DEFINE_integer("episodes", 30, "Episodes a point.")
 flags.DEFINE_integer("length", 1000, "Control steps of an episode.")
-flags.DEFINE_list("batches", ["256"], "Episodes side by side in the JAX engines.")
+flags.DEFINE_list("batches", ["64", "256", "1024"], "Episodes side by side in the JAX engines.")
 flags.DEFINE_list("engines", ["mujoco_c", "mjx", "analytic"], "What to measure.")
 
 
@@ -30,11 +30,11 @@ def _work() -> int:
     return FLAGS.grid**2 * FLAGS.episodes * FLAGS.length
 
 
-def _row(engine: str, batch: int, measured: dict, compile_s: float) -> dict:
+def _row(engine: str, batch: int, measured: dict, costs: dict) -> dict:
     """One row; `rate` is environment steps a second, `seconds` those of a whole evaluation."""
     head = {"engine": engine, "omegas": FLAGS.grid**2, "episodes": FLAGS.episodes, "batch": batch}
     seconds = {"seconds": _work() / measured["rate"]}
-    return head | seconds | measured | {"compile_s": compile_s}
+    return head | seconds | measured | costs
 
 
 def jax_row(engine: str, batch: int) -> dict:
@@ -53,14 +53,14 @@ def jax_row(engine: str, batch: int) -> dict:
         return worst_case(key, act, *world, FLAGS.grid, FLAGS.episodes, search, FLAGS.length, batch)
 
     key, gains = jax.random.key(0), jnp.asarray(balance.GAINS)
-    program, compile_s = timing.compiled(evaluate, key, gains)
+    program, costs = timing.compiled(evaluate, key, gains)
     worst = float(program(key, gains).worst)
     if worst < 0.99 * FLAGS.length:
         raise RuntimeError(f"{engine}: a pole fell (worst return {worst}): not what is to be timed")
     measured = timing.repeat(
         lambda: jax.block_until_ready(program(key, gains)), _work(), FLAGS.repeats
     )
-    return _row(engine, batch, measured, compile_s)
+    return _row(engine, batch, measured, costs)
 
 
 def host_row(cores: int) -> dict:
@@ -77,7 +77,7 @@ def host_row(cores: int) -> dict:
         return host.score(task, act, uncertainty, omegas, FLAGS.episodes, 0, num_threads=cores)
 
     measured = timing.repeat(call, _work(), FLAGS.repeats)
-    return _row("MuJoCo C", len(omegas) * FLAGS.episodes, measured, 0.0)
+    return _row("MuJoCo C", len(omegas) * FLAGS.episodes, measured, {"compile_s": 0.0})
 
 
 def worker(cores: int) -> list[dict]:

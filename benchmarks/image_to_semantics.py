@@ -5,6 +5,7 @@ Where torch is installed, the published networks written in PyTorch stand beside
 layers, batch and optimizer. Our steps run inside of a scan, as in a run.
 """
 
+import functools
 import time
 
 from absl import app, flags
@@ -13,9 +14,9 @@ from benchmarks import timing
 
 FLAGS = flags.FLAGS
 timing.define_flags(repeats=5)
-flags.DEFINE_integer("images", 256, "Images drawn together.")
-flags.DEFINE_integer("batch", 50, "Images, or pairs, in a minibatch.")
-flags.DEFINE_integer("episodes", 200, "Episodes replayed together.")
+flags.DEFINE_list("images", ["16", "64", "256"], "Images drawn together.")
+flags.DEFINE_list("batches", ["10", "50", "200"], "Images, or pairs, in a minibatch.")
+flags.DEFINE_list("episodes", ["20", "200"], "Episodes replayed together.")
 flags.DEFINE_integer("length", 100, "Their steps.")
 flags.DEFINE_integer("per_call", 5, "Autoencoder steps in a scan; of predictors 100 times as many.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
@@ -23,7 +24,7 @@ flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 SIZE, LATENT = 8, 32
 
 
-def _measure(what: str, by: str, call, work: float, compile_s: float) -> dict:
+def _measure(what: str, by: str, batch: int, call, work: float, costs: dict) -> dict:
     """Rate by the clock, and the processor's milliseconds per unit, which load does not change."""
     call()
     start, calls = time.process_time(), 0
@@ -32,10 +33,10 @@ def _measure(what: str, by: str, call, work: float, compile_s: float) -> dict:
         calls += 1
     cpu_ms = 1e3 * (time.process_time() - start) / (calls * work)
     measured = timing.repeat(call, work, FLAGS.repeats)
-    return {"what": what, "by": by} | measured | {"cpu_ms": cpu_ms, "compile_s": compile_s}
+    return {"what": what, "by": by, "batch": batch} | measured | {"cpu_ms": cpu_ms} | costs
 
 
-def raycast_row() -> dict:
+def raycast_row(images: int) -> dict:
     """Images a second of the reacher at 64 x 64, of other poses each."""
     import jax
     import jax.numpy as jnp
@@ -46,7 +47,7 @@ def raycast_row() -> dict:
 
     world = worlds.make("reacher")
     rng = np.random.default_rng(0)
-    qpos = np.stack([world.start(rng)[0] for _ in range(FLAGS.images)])
+    qpos = np.stack([world.start(rng)[0] for _ in range(images)])
     poses = raycaster.Poses(*map(jnp.asarray, target.Renderer(world).poses(qpos)))
     scene = scenes.scene_of(world.task.host.model, world.square)
 
@@ -54,12 +55,12 @@ def raycast_row() -> dict:
         one = lambda p: raycaster.to_bytes(raycaster.render(scene, p, camera))  # noqa: E731
         return jax.vmap(one)(poses)
 
-    program, compile_s = timing.compiled(draw, scene, world.camera, poses)
+    program, costs = timing.compiled(draw, scene, world.camera, poses)
     call = lambda: jax.block_until_ready(program(scene, world.camera, poses))  # noqa: E731
-    return _measure("images drawn", "jaxsafe", call, FLAGS.images, compile_s)
+    return _measure("images drawn", "jaxsafe", images, call, images, costs)
 
 
-def vae_row(decoder: str) -> dict:
+def vae_row(decoder: str, batch: int) -> dict:
     """Autoencoder steps a second on the published encoder."""
     import jax
     import jax.numpy as jnp
@@ -69,20 +70,20 @@ def vae_row(decoder: str) -> dict:
 
     config = i2s.Config(decoder=decoder, frames=1)
     state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
-    images = jax.random.randint(jax.random.key(1), (FLAGS.batch, 1, 64, 64, 3), 0, 256)
+    images = jax.random.randint(jax.random.key(1), (batch, 1, 64, 64, 3), 0, 256)
 
     def steps(state, images):
         one = lambda s, _: algorithm.vae_update(s, images, config)  # noqa: E731
         return jax.lax.scan(one, state, length=FLAGS.per_call)
 
     images = images.astype(jnp.uint8)
-    program, compile_s = timing.compiled(steps, state, images)
+    program, costs = timing.compiled(steps, state, images)
     call = lambda: jax.block_until_ready(program(state, images))  # noqa: E731
     what = f"autoencoder steps, {decoder} decoder"
-    return _measure(what, "jaxsafe", call, FLAGS.per_call, compile_s)
+    return _measure(what, "jaxsafe", batch, call, FLAGS.per_call, costs)
 
 
-def heads_row() -> dict:
+def heads_row(batch: int) -> dict:
     """Predictor steps a second on cached latents."""
     import jax
     import jax.numpy as jnp
@@ -92,19 +93,19 @@ def heads_row() -> dict:
 
     config, number = i2s.Config(frames=1), 100 * FLAGS.per_call
     state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
-    z = jax.random.normal(jax.random.key(1), (1, FLAGS.batch, LATENT))
+    z = jax.random.normal(jax.random.key(1), (1, batch, LATENT))
     pairs = i2s.Pairs(i2s.Latents(z, 0 * z), jnp.tanh(z[..., :SIZE]))
 
     def steps(state, pairs):
         one = lambda s, _: algorithm.heads_update(s, pairs, config)  # noqa: E731
         return jax.lax.scan(one, state, length=number)
 
-    program, compile_s = timing.compiled(steps, state, pairs)
+    program, costs = timing.compiled(steps, state, pairs)
     call = lambda: jax.block_until_ready(program(state, pairs))  # noqa: E731
-    return _measure("predictor steps", "jaxsafe", call, number, compile_s)
+    return _measure("predictor steps", "jaxsafe", batch, call, number, costs)
 
 
-def replay_row() -> dict:
+def replay_row(episodes: int) -> dict:
     """Labels a second that MJX gives the reacher's logged actions."""
     import jax
     import jax.numpy as jnp
@@ -114,17 +115,17 @@ def replay_row() -> dict:
     from jaxsafe.image_to_semantics import worlds
 
     world, rng = worlds.make("reacher"), np.random.default_rng(0)
-    states = [world.task.host.spec.observe(np, *world.start(rng)) for _ in range(FLAGS.episodes)]
+    states = [world.task.host.spec.observe(np, *world.start(rng)) for _ in range(episodes)]
     starts = jnp.asarray(np.stack(states), jnp.float32)
-    shape = (FLAGS.episodes, FLAGS.length, world.task.action_size)
+    shape = (episodes, FLAGS.length, world.task.action_size)
     actions = jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
-    lengths = jnp.full(FLAGS.episodes, FLAGS.length)
+    lengths = jnp.full(episodes, FLAGS.length)
     simulator = worlds.simulator(world)
     roll = lambda s, a, n: i2s.roll_out(simulator, s, a, n, FLAGS.length)  # noqa: E731
-    program, compile_s = timing.compiled(roll, starts, actions, lengths)
+    program, costs = timing.compiled(roll, starts, actions, lengths)
     call = lambda: jax.block_until_ready(program(starts, actions, lengths))  # noqa: E731
-    work = FLAGS.episodes * FLAGS.length
-    return _measure("labels replayed", "jaxsafe", call, work, compile_s)
+    work = episodes * FLAGS.length
+    return _measure("labels replayed", "jaxsafe", episodes, call, work, costs)
 
 
 def torch_rows(cores: int) -> list[dict]:
@@ -137,21 +138,26 @@ def torch_rows(cores: int) -> list[dict]:
         return []
     torch.set_num_threads(cores)
     torch.manual_seed(0)
-    images = torch.rand(FLAGS.batch, 3, 64, 64)
-    vae = torch_i2s.VaeLearner(LATENT)
-    z, wanted = torch.randn(FLAGS.batch, LATENT), torch.rand(FLAGS.batch, SIZE)
-    heads = torch_i2s.HeadsLearner(LATENT, SIZE)
-    what = "autoencoder steps, transposed decoder"
-    return [
-        _measure(what, "PyTorch", lambda: vae.update(images), 1, 0.0),
-        _measure("predictor steps", "PyTorch", lambda: heads.update(z, wanted), 1, 0.0),
-    ]
+    vae, heads = torch_i2s.VaeLearner(LATENT), torch_i2s.HeadsLearner(LATENT, SIZE)
+    rows, cost = [], {"compile_s": 0.0}
+    for batch in map(int, FLAGS.batches):
+        images = torch.rand(batch, 3, 64, 64)
+        z, wanted = torch.randn(batch, LATENT), torch.rand(batch, SIZE)
+        sides = {
+            "autoencoder steps, transposed decoder": functools.partial(vae.update, images),
+            "predictor steps": functools.partial(heads.update, z, wanted),
+        }
+        rows += [_measure(what, "PyTorch", batch, call, 1, cost) for what, call in sides.items()]
+    return rows
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
-    rows = [raycast_row(), vae_row("subpixel"), vae_row("transposed"), heads_row(), replay_row()]
+    batches = [int(n) for n in FLAGS.batches]
+    rows = [raycast_row(int(n)) for n in FLAGS.images]
+    rows += [vae_row(how, n) for how in ("subpixel", "transposed") for n in batches]
+    rows += [heads_row(n) for n in batches] + [replay_row(int(n)) for n in FLAGS.episodes]
     if FLAGS.torch:
         rows += torch_rows(cores)
     return [{"cores": cores} | row for row in rows]
@@ -163,10 +169,10 @@ def main(argv):
     timing.main(
         "image_to_semantics",
         worker,
-        ["images", "batch", "episodes", "length", "per_call", "torch"],
-        f"units/s: images of the reacher at 64 x 64, steps at batch {FLAGS.batch} on one frame and "
-        f"{SIZE} semantics, labels of {FLAGS.episodes} episodes of {FLAGS.length} steps; cpu_ms: "
-        "processor time per unit",
+        ["images", "batches", "episodes", "length", "per_call", "torch"],
+        f"units/s: images of the reacher at 64 x 64, steps on one frame and {SIZE} semantics, "
+        f"labels of episodes of {FLAGS.length} steps; batch: images, pairs or episodes at once; "
+        "cpu_ms: processor time per unit",
     )
 
 

@@ -63,6 +63,19 @@ def ours(model, batch: list[list[int]], mesh=None):
     return np.asarray(lm.generate.generate(model, batch, options, **settings).tokens)
 
 
+def memory(model, batch: list[list[int]]) -> float | None:
+    """Temporary memory of the program behind `ours`, compiled a second time to ask it."""
+    from jaxsafe import lm
+
+    options = lm.Generation(max_new=FLAGS.new)
+
+    def generate(model):
+        settings = {"buckets": (FLAGS.prompt,), "at_once": FLAGS.at_once}
+        return lm.generate.generate(model, batch, options, **settings)
+
+    return timing.compiled(generate, model)[1]["temporary_mb"]
+
+
 def transformers_of(folder: str, cores: int):
     """`prompts -> new ids [B, M]` by transformers; None where torch is absent."""
     try:
@@ -112,11 +125,12 @@ def worker(cores: int) -> list[dict]:
         for size, unequal in cases:
             batch = prompts(size, unequal)
             sides = our_sides(model, batch, cores)
-            first_s, found = {}, {}
+            costs, found = {}, {}
             for by, call in sides.items():
                 start = time.perf_counter()
                 found[by] = call()
-                first_s[by] = time.perf_counter() - start
+                costs[by] = {"first_call_s": time.perf_counter() - start}
+            costs["jaxsafe"]["temporary_mb"] = memory(model, batch)
             if theirs is not None:
                 sides["transformers"] = functools.partial(theirs, batch)
                 expected = theirs(batch)
@@ -126,7 +140,7 @@ def worker(cores: int) -> list[dict]:
             measured = timing.interleaved(sides, size * FLAGS.new, FLAGS.repeats)
             for by, row in measured.items():
                 case = {"cores": cores, "by": by, "batch": size, "unequal": unequal}
-                rows.append(case | row | {"first_call_s": first_s.get(by)})
+                rows.append(case | row | costs.get(by, {}))
     return rows
 
 

@@ -8,6 +8,7 @@ it is installed (`pip install .[peers]`), safe UCB by BoTorch. Throughput: whole
 over seeds.
 """
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ FLAGS = flags.FLAGS
 timing.define_flags(repeats=5)
 flags.DEFINE_list("observations", ["5", "20", "50", "100"], "The observations N that are timed.")
 flags.DEFINE_integer("side", 50, "Grid points along each axis.", 2)
-flags.DEFINE_integer("seeds", 50, "Searches side by side of the throughput rows.", 1)
+flags.DEFINE_list("seeds", ["5", "50", "500"], "Searches side by side of throughput rows.")
 flags.DEFINE_integer("steps", 20, "Steps of each stage of the throughput rows.", 1)
 flags.DEFINE_list(
     "engines", ["jaxsafe", "safeopt", "botorch", "throughput"], "Which rows to measure."
@@ -50,7 +51,7 @@ def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[di
     return rows
 
 
-def throughput_row(expander: str) -> dict:
+def throughput_row(expander: str, seeds: int) -> dict:
     """Times whole searches mapped over seeds, each on a function of its own."""
     import jax
     import jax.numpy as jnp
@@ -60,7 +61,7 @@ def throughput_row(expander: str) -> dict:
     config = pls.SearchConfig(
         explore_steps=FLAGS.steps, reward_steps=FLAGS.steps, expander=expander
     )
-    games = [safe_game.draw(n, FLAGS.side, 0) for n in range(FLAGS.seeds)]
+    games = [safe_game.draw(n, FLAGS.side, 0) for n in range(seeds)]
     problem = safe_game.problem_of(games[0], config)
     truths = jnp.asarray(np.stack([game.truth for game in games]), float)
     masks = jnp.asarray(np.stack([game.seed for game in games]))
@@ -73,9 +74,9 @@ def throughput_row(expander: str) -> dict:
         state, trace = pls.run_search(key, evaluate, problem.replace(seed=mask), config)
         return pls.recommend(state, config), trace.point
 
-    arguments = (jax.random.split(jax.random.key(0), FLAGS.seeds), truths, masks)
-    program, compile_s = timing.compiled(jax.vmap(one), *arguments)
-    work, cpu = config.num_steps * FLAGS.seeds, []
+    arguments = (jax.random.split(jax.random.key(0), seeds), truths, masks)
+    program, costs = timing.compiled(jax.vmap(one), *arguments)
+    work, cpu = config.num_steps * seeds, []
 
     def call():
         start = time.process_time()
@@ -86,7 +87,7 @@ def throughput_row(expander: str) -> dict:
     cpu_ms = 1e3 * float(np.median(cpu)) / work
     head = {"what": f"jaxsafe, whole searches, expander {expander}", "N": config.num_steps}
     per_step = {"ms": 1e3 / measured["rate"], "cpu_ms": cpu_ms, "per_cpu_s": 1e3 / cpu_ms}
-    return head | {"seeds": FLAGS.seeds} | per_step | measured | {"compile_s": compile_s}
+    return head | {"seeds": seeds} | per_step | measured | costs
 
 
 def botorch_rows(alphas: np.ndarray, cores: int) -> list[dict]:
@@ -116,7 +117,9 @@ def worker(cores: int) -> list[dict]:
     rows, steps = [], max(_observations())
     for rule in safe_game.RULES if "jaxsafe" in FLAGS.engines else ():
         config = safe_game.config_of(rule, steps)
-        rows += latency_rows(f"jaxsafe, {rule}", lambda game, c=config: safe_game.Ours(game, c))
+        make = functools.partial(safe_game.Ours, config=config)
+        memory = {"temporary_mb": make(safe_game.draw(0, FLAGS.side, steps)).temporary_mb()}
+        rows += [row | memory for row in latency_rows(f"jaxsafe, {rule}", make)]
     alphas = pls.alpha_table(safe_game.config_of("SafeOpt", steps), FLAGS.side**2, 1)[:, 0]
     if "safeopt" in FLAGS.engines:
         theirs = latency_rows(
@@ -126,7 +129,8 @@ def worker(cores: int) -> list[dict]:
     if "botorch" in FLAGS.engines:
         rows += botorch_rows(alphas, cores)
     if "throughput" in FLAGS.engines:
-        rows += [throughput_row(expander) for expander in ("none", "gp")]
+        sizes = [int(n) for n in FLAGS.seeds]
+        rows += [throughput_row(expander, n) for expander in ("none", "gp") for n in sizes]
     return [{"cores": cores} | row for row in rows]
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the benchmarks one after the other, and makes one page and one picture of their results.
 
-Each writes `results/NAME.json`, as it does by itself; the page holds every table, and beside each
-row of ours the ratio of its rate to that of a peer measured in the same run.
+Each writes `results/NAME.json`, as it does by itself. The page holds the tables of all of them,
+those not measured now included, and beside each row of ours the ratio of its rate to that of a peer
+measured in the same run.
 
     python -m benchmarks.run --peers                 # everything, beside other libraries
     python -m benchmarks.run --only=cdt,pls_search   # two of them, ours alone
@@ -16,7 +17,7 @@ import sys
 from absl import app, flags
 
 from benchmarks import timing
-from benchmarks.kernels import KERNELS, page, picture, read
+from benchmarks.kernels import KERNELS, PICTURE, page, picture, read
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Benchmarks to run; all by default.")
@@ -41,15 +42,15 @@ def main(argv):
             [sys.executable, "-m", f"benchmarks.{name}", *given], check=False
         ).returncode:
             failed.append(name)
-    found = read(names)
+    found = read(KERNELS)  # those not measured now too, or the page would lose them
     if not found:
         print(f"error: no results in {timing.RESULTS}: leave out --tables to measure some.")
         sys.exit(2)
     out = pathlib.Path(FLAGS.out or timing.RESULTS)
     out.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in names if name not in found]
+    missing = [name for name in KERNELS if name not in found]
     (out / "benchmarks.md").write_text(page(found, missing))
-    print(f"written: {out / 'benchmarks.md'}, {picture(out / 'benchmarks.png', found)}")
+    print(f"written: {out / 'benchmarks.md'}, {picture(out / PICTURE, found)}")
     if failed:
         print(f"error: these ended early, their tables are of an earlier run or absent: {failed}")
         sys.exit(1)

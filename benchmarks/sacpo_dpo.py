@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DPO updates of a 5.26M-parameter Llama on 8 pairs of 256 tokens, float32, beside TRL's trainer.
+"""DPO updates of a 5.26M-parameter Llama on pairs of 256 tokens, float32, beside TRL's trainer.
 
 Half of each row is prompt. Both sides start from one Hugging Face folder and see the same rows,
 with AdamW at one rate and a clipped gradient, so that their losses must agree; a row tells that of
@@ -22,7 +22,7 @@ from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
 timing.define_flags(repeats=9)
-flags.DEFINE_integer("pairs", 8, "Pairs of an update.")
+flags.DEFINE_list("pairs", ["2", "8", "16"], "Pairs of an update.")
 flags.DEFINE_integer("tokens", 256, "Tokens of a row, half of them the prompt's.")
 flags.DEFINE_integer("layers", 4, "Layers of the model.")
 flags.DEFINE_integer("at_once", 2, "Pairs of an update that a device of ours computes at once.")
@@ -84,13 +84,13 @@ def our_row(
     stage = Stage(
         loss="dpo",
         temperature=BETA,
-        batch_size=FLAGS.pairs,
-        accumulation=max(1, FLAGS.pairs // (FLAGS.at_once * devices)),
+        batch_size=len(ids),
+        accumulation=max(1, len(ids) // (FLAGS.at_once * devices)),
         reference=reference,
         optimiser=how,
     )
     half = FLAGS.tokens // 2
-    ids = jnp.asarray(ids[: FLAGS.pairs], jnp.int32)
+    ids = jnp.asarray(ids, jnp.int32)
     answer = jnp.broadcast_to(jnp.arange(FLAGS.tokens) >= half, ids.shape)
     batch = Batch(ids, jnp.ones_like(answer), answer)
     shared = batches.shared_prompt(batch) if FLAGS.share else None
@@ -105,7 +105,7 @@ def our_row(
         batch = batch._replace(reference=sums(params, batch, config))
     batch = sharding.place(batch, mesh)
     with jax.set_mesh(mesh):
-        program, compile_s = timing.compiled(
+        program, costs = timing.compiled(
             lambda s, b: algorithm.update(s, b, config),
             state,
             batch,
@@ -121,14 +121,17 @@ def our_row(
 
     measured = timing.repeat(call, 1, repeats)
     by = "jaxsafe" if devices == 1 else f"jaxsafe, {devices} devices"
-    return _row(by, reference, measured, compile_s, losses)
+    return _row(by, len(ids), reference, measured, costs, losses)
 
 
-def _row(by: str, reference: str, measured: dict, compile_s: float, losses: list[float]) -> dict:
+def _row(
+    by: str, pairs: int, reference: str, measured: dict, costs: dict, losses: list[float]
+) -> dict:
     """The losses of the fifth update stand side by side, so that both are seen to do the same."""
     seconds = {"s_per_update": 1 / measured["rate"]}
     loss = {"loss_at_5": losses[4] if len(losses) > 4 else float("nan")}
-    return {"by": by, "reference": reference} | seconds | measured | {"compile_s": compile_s} | loss
+    setting = {"by": by, "pairs": pairs, "reference": reference}
+    return setting | seconds | measured | costs | loss
 
 
 def trl_rows(folder: pathlib.Path, ids: np.ndarray, cores: int, repeats: int) -> list[dict]:
@@ -147,11 +150,11 @@ def trl_rows(folder: pathlib.Path, ids: np.ndarray, cores: int, repeats: int) ->
         # The trainer prints rows of its own, and the last line of output is ours.
         with contextlib.redirect_stdout(io.StringIO()):
             seconds, losses = trl_dpo.train(
-                folder, ids[: FLAGS.pairs], 5 + repeats, reference == "cached", RATE, BETA
+                folder, ids, 5 + repeats, reference == "cached", RATE, BETA
             )
         low, middle, high = np.percentile(1 / np.asarray(seconds[5:]), [25, 50, 75])
         measured = {"rate": middle, "low": low, "high": high, "repeats": repeats, "calls": 1}
-        found.append(_row("TRL", reference, measured, 0.0, losses))
+        found.append(_row("TRL", len(ids), reference, measured, {"compile_s": 0.0}, losses))
     return found
 
 
@@ -162,14 +165,15 @@ def worker(cores: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_model(folder)
-        ids = rows(FLAGS.pairs)
-        found = [
-            our_row(folder, ids, how, FLAGS.repeats, devices)
-            for devices in sorted({1, cores})
-            for how in ("online", "cached")
-        ]
-        if FLAGS.trl:
-            found += trl_rows(folder, ids, cores, FLAGS.repeats)
+        found = []
+        for ids in (rows(int(pairs)) for pairs in FLAGS.pairs):
+            found += [
+                our_row(folder, ids, how, FLAGS.repeats, devices)
+                for devices in sorted({1, cores})
+                for how in ("online", "cached")
+            ]
+            if FLAGS.trl:
+                found += trl_rows(folder, ids, cores, FLAGS.repeats)
     return [{"cores": cores} | row for row in found]
 
 
@@ -180,7 +184,7 @@ def main(argv):
         "sacpo_dpo",
         worker,
         ["pairs", "tokens", "layers", "at_once", "share", "trl"],
-        f"DPO updates/s, Llama of 5.26M parameters ({FLAGS.layers} layers), {FLAGS.pairs} pairs of "
+        f"DPO updates/s, Llama of 5.26M parameters ({FLAGS.layers} layers), pairs of "
         f"{FLAGS.tokens} tokens, float32, AdamW",
     )
 

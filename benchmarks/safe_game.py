@@ -103,6 +103,14 @@ class Ours:
         state = pls.init(jax.random.key(0), problem_of(game, config), config)
         _, self.state = pls.ask(state, config)
 
+    def temporary_mb(self) -> float | None:
+        """What a step allocates beside arguments and results, in 1e6 bytes."""
+        from benchmarks import timing
+
+        told = self.pls.Evaluation(np.zeros(1, np.int32), np.zeros((1, 1, 2)))
+        step = lambda state: self.pls.advance(state, told, self.config)  # noqa: E731
+        return timing.compiled(step, self.state)[1]["temporary_mb"]
+
     def step(self, point: int, values: np.ndarray) -> int:
         """Takes reward and cost `[2]` observed at a place in the grid; returns the next place."""
         told = self.pls.Evaluation(np.array([point], np.int32), np.asarray(values)[None, None])

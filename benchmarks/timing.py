@@ -82,13 +82,21 @@ def interleaved(
     }
 
 
-def compiled(function: Callable, *arguments: Any, **jit_options: Any) -> tuple[Any, float]:
-    """Compiles for these arguments; returns the program and the seconds tracing and XLA took."""
+def compiled(function: Callable, *arguments: Any, **jit_options: Any) -> tuple[Any, dict]:
+    """Compiles for these arguments.
+
+    Returns:
+      the program, and its costs as columns of a row: `compile_s`, seconds that tracing and XLA
+      took, and `temporary_mb`, the peak of what it allocates beside arguments and results, in 1e6
+      bytes on a device; None where JAX does not tell.
+    """
     import jax
 
     start = time.perf_counter()
     program = jax.jit(function, **jit_options).lower(*arguments).compile()
-    return program, time.perf_counter() - start
+    seconds, memory = time.perf_counter() - start, program.memory_analysis()
+    temporary = None if memory is None else memory.temp_size_in_bytes / 1e6
+    return program, {"compile_s": seconds, "temporary_mb": temporary}
 
 
 def over_cores(name: str, cores: int, *arguments: str) -> list[dict[str, Any]]:

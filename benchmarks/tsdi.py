@@ -14,7 +14,7 @@ from benchmarks import timing
 
 FLAGS = flags.FLAGS
 timing.define_flags()
-flags.DEFINE_integer("batch", 32, "Random prompts of a pass.")
+flags.DEFINE_list("passes", ["8", "32", "128"], "Random prompts of a pass.")
 flags.DEFINE_integer("prompt", 48, "Tokens of a random prompt.")
 flags.DEFINE_integer("positions", 16, "Positions of the table.")
 flags.DEFINE_list("batches", ["1", "8", "32"], "Prompts answered at once.")
@@ -40,7 +40,7 @@ def setting():
     return config, models.of_decoder(config), tsdi.Pair(one, other)
 
 
-def estimation(config, model, pair, repeats: int) -> list[dict]:
+def estimation(config, model, pair, size: int, repeats: int) -> list[dict]:
     """Rows of the estimate and of the passes it is measured against."""
     import jax
     import jax.numpy as jnp
@@ -50,9 +50,9 @@ def estimation(config, model, pair, repeats: int) -> list[dict]:
 
     how = tsdi.Config(
         positions=FLAGS.positions,
-        draws=2 * FLAGS.batch,
+        draws=2 * size,
         prompt_length=FLAGS.prompt,
-        batch_size=FLAGS.batch,
+        batch_size=size,
     )
     pool = jnp.arange(3, config.vocab_size)
     batch = tsdi.pool.batch(jax.random.key(0), pool, tsdi.pool.Template(), how)
@@ -65,11 +65,11 @@ def estimation(config, model, pair, repeats: int) -> list[dict]:
 
         return one(pair.safe), one(pair.reference)
 
-    update, compile_s = timing.compiled(
+    update, costs = timing.compiled(
         lambda s, b, p: tsdi.update(s, b, how, model, p), state, batch, pair
     )
     programs = {
-        "estimate": (functools.partial(update, state, batch, pair), compile_s),
+        "estimate": (functools.partial(update, state, batch, pair), costs),
         "all logits": _bare(bare, pair, batch, 0),
         "same logits": _bare(bare, pair, batch, FLAGS.prompt),
     }
@@ -80,14 +80,13 @@ def estimation(config, model, pair, repeats: int) -> list[dict]:
     tokens = 2 * int(np.prod(batch.ids.shape))
     measured = timing.interleaved(sides, tokens, repeats)
     return [
-        {"what": name, "batch": FLAGS.batch} | row | {"compile_s": programs[name][1]}
-        for name, row in measured.items()
+        {"what": name, "batch": size} | row | programs[name][1] for name, row in measured.items()
     ]
 
 
 def _bare(bare, pair, batch, first: int):
-    program, seconds = timing.compiled(functools.partial(bare, first=first), pair, batch)
-    return functools.partial(program, pair, batch), seconds
+    program, costs = timing.compiled(functools.partial(bare, first=first), pair, batch)
+    return functools.partial(program, pair, batch), costs
 
 
 def generation(config, pair, repeats: int) -> list[dict]:
@@ -108,12 +107,12 @@ def generation(config, pair, repeats: int) -> list[dict]:
     for size in map(int, FLAGS.batches):
         prompts = rng.integers(3, config.vocab_size, (size, FLAGS.prompt)).tolist()
 
-        def answer(correction, prompts=prompts):
-            return np.asarray(
-                models.generate(
-                    model, prompts, options, correction=correction, buckets=(FLAGS.prompt,)
-                ).tokens
-            )
+        def program(model, correction, prompts=prompts):
+            how = {"correction": correction, "buckets": (FLAGS.prompt,)}
+            return models.generate(model, prompts, options, **how).tokens
+
+        def answer(correction, program=program):
+            return np.asarray(program(model, correction))
 
         if (answer(None) != answer(nothing)).any():
             raise SystemExit("error: a correction by nothing changes answers.")
@@ -122,7 +121,10 @@ def generation(config, pair, repeats: int) -> list[dict]:
             "corrected": functools.partial(answer, at_work),
         }
         measured = timing.interleaved(sides, size * FLAGS.new, repeats)
-        rows += [{"what": name, "batch": size} | row for name, row in measured.items()]
+        for name, correction in (("plain", None), ("corrected", at_work)):
+            _, costs = timing.compiled(program, model, correction)
+            memory = {"temporary_mb": costs["temporary_mb"]}
+            rows.append({"what": name, "batch": size} | measured[name] | memory)
     return rows
 
 
@@ -130,7 +132,9 @@ def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
     config, model, pair = setting()
-    found = estimation(config, model, pair, FLAGS.repeats)
+    found = []
+    for size in map(int, FLAGS.passes):
+        found += estimation(config, model, pair, size, FLAGS.repeats)
     found += generation(config, pair, FLAGS.repeats)
     return [{"cores": cores} | row for row in found]
 
@@ -141,7 +145,7 @@ def main(argv):
     timing.main(
         "tsdi",
         worker,
-        ["batch", "prompt", "positions", "batches", "new", "layers"],
+        ["passes", "prompt", "positions", "batches", "new", "layers"],
         f"tokens/s: estimates of {FLAGS.positions} positions after prompts of {FLAGS.prompt}, both "
         f"models' tokens; greedy answers of {FLAGS.new} tokens; 5.26 M-parameter Llama "
         f"({FLAGS.layers} layers), float32",

@@ -135,9 +135,9 @@ def source(align: Alignment, models: str) -> Source:
     (data, config), drawn = data_of(align, models), synthetic.draw(align.task)
 
     def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
-        if models and name not in NAMES:
-            return pathlib.Path(models) / name / f"seed{seed}"
-        return sacpo_stages.place(folder, name, seed)
+        earlier = models and name not in NAMES
+        home = pathlib.Path(models) if earlier else folder.models
+        return sacpo_stages.place(home, name, seed)
 
     def prompt(text: str) -> Prompt:
         hot = synthetic.conflicts(text)

@@ -53,10 +53,10 @@ def test_grid_evaluation_times_the_engines_asked_for(engines):
 
 @pytest.mark.slow
 def test_image_to_semantics_times_every_kernel():
-    small = ("--images=4", "--batch=4", "--episodes=2", "--length=3", "--per_call=1")
+    small = ("--images=4", "--batches=2,4", "--episodes=2", "--length=3", "--per_call=1")
     rows = worker("image_to_semantics", *small, "--repeats=1")
     ours = [row for row in rows if row["by"] == "jaxsafe"]
-    assert len({row["what"] for row in ours}) == len(ours) == 5
+    assert len({(row["what"], row["batch"]) for row in ours}) == len(ours) == 2 + 3 * 2
     assert {row["what"] for row in rows if row["by"] == "PyTorch"} < {row["what"] for row in ours}
     for row in rows:
         assert row["rate"] > 0 and row["cpu_ms"] > 0
@@ -64,7 +64,7 @@ def test_image_to_semantics_times_every_kernel():
 
 
 def test_pls_search_times_every_engine_there_is():
-    small = ("--observations=2,4", "--side=6", "--repeats=2", "--seeds=3", "--steps=2")
+    small = ("--observations=2,4", "--side=6", "--repeats=2", "--seeds=3,5", "--steps=2")
     rows = worker("pls_search", *small)
     latency = [row for row in rows if row["seeds"] == 1]
     ours = [row for row in latency if row["what"].startswith("jaxsafe")]
@@ -76,8 +76,11 @@ def test_pls_search_times_every_engine_there_is():
         assert row["rate"] == pytest.approx(1e3 / row["ms"])
     # The first step compiles, the timed ones do not.
     assert all(1e3 * row["compile_s"] > row["ms"] for row in ours)
-    many = [row for row in rows if row["seeds"] == 3]
-    assert [row["what"].split()[-1] for row in many] == ["none", "gp"]
+    many = [row for row in rows if row["seeds"] > 1]
+    kinds = [(row["what"].split()[-1], row["seeds"]) for row in many]
+    assert kinds == [("none", 3), ("none", 5), ("gp", 3), ("gp", 5)]
+    for row in ours + many:
+        assert row["temporary_mb"] > 0
     for row in many:
         assert row["per_cpu_s"] == pytest.approx(1e3 / row["cpu_ms"]) and row["N"] == 4
 
@@ -127,7 +130,7 @@ def test_games_are_draws_of_the_process():
 
 
 def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
-    small = ("--batch=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
+    small = ("--batches=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
     rows = worker("cdt", *small)
     kinds = [(row["what"], row["batch"]) for row in rows]
     each = [("training", 2), ("rollouts", 1), ("rollouts", 3)]
@@ -148,7 +151,7 @@ def test_lm_generate_times_every_engine_there_is():
     for row in rows:
         assert row["batch"] == 2 and row["repeats"] == 2 and row["per_cpu_s"] > 0
         assert row["low"] <= row["rate"] <= row["high"]
-        assert (row["first_call_s"] is None) == (row["by"] != "jaxsafe")
+        assert ("first_call_s" in row) == ("temporary_mb" in row) == (row["by"] == "jaxsafe")
 
 
 def test_sacpo_dpo_times_both_references_and_both_sides_agree():
@@ -166,13 +169,13 @@ def test_sacpo_dpo_times_both_references_and_both_sides_agree():
 
 
 def test_tsdi_times_the_estimate_and_corrected_answers():
-    small = ("--batch=2", "--prompt=5", "--positions=2", "--batches=2", "--new=4", "--layers=1")
+    small = ("--passes=2", "--prompt=5", "--positions=2", "--batches=2", "--new=4", "--layers=1")
     rows = worker("tsdi", *small, "--repeats=2")
     kinds = ["estimate", "all logits", "same logits", "plain", "corrected"]
     assert [row["what"] for row in rows] == kinds
     for row in rows:
         assert row["batch"] == 2 and row["repeats"] == 2 and row["per_cpu_s"] > 0
-        assert 0 < row["low"] <= row["rate"] <= row["high"]
+        assert 0 < row["low"] <= row["rate"] <= row["high"] and row["temporary_mb"] > 0
 
 
 def test_an_ablation_keeps_the_rows_of_its_own_settings_only(tmp_path, monkeypatch, capsys):

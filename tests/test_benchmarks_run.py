@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import kernels, timing
@@ -24,7 +25,7 @@ def page(*arguments):
 
 
 def test_a_ratio_is_between_rows_of_one_setting():
-    kernel = kernels.Kernel("steps/s", "by", free=("batch",))
+    kernel = kernels.Kernel("steps/s", "batch", "by", free=("batch",))
     rows = [
         {"cores": 1, "by": "jaxsafe", "batch": 8, "rate": 30.0, "compile_s": 2.0},
         {"cores": 1, "by": "torch", "batch": 9, "rate": 10.0, "compile_s": 0.0},
@@ -62,11 +63,35 @@ def test_the_page_tells_what_is_there_and_what_is_not(tmp_path, monkeypatch):
     assert kernels.picture(tmp_path / "a.png", found).read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_results_make_a_page(tmp_path):
+def test_committed_results_make_a_page_whole_whatever_is_measured_now(tmp_path):
     done = page("--tables", "--only=pls_search", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "x BoTorch" in (tmp_path / "benchmarks.md").read_text()
-    assert (tmp_path / "benchmarks.png").exists()
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "x BoTorch" in text
+    for name in kernels.KERNELS:
+        there = (timing.RESULTS / f"{name}.json").exists()
+        assert (f"\n## {name}\n" in text) == there, name
+    assert (tmp_path / kernels.PICTURE).exists() and f"]({kernels.PICTURE})" in text
+
+
+def test_scaling_is_the_rate_by_size_of_rows_alike_in_all_else():
+    kernel = kernels.Kernel("steps/s", "batch", "by")
+    rows = [
+        {"cores": 1, "by": "jaxsafe", "batch": 8, "rate": 30.0, "temporary_mb": 2.0},
+        {"cores": 1, "by": "jaxsafe", "batch": 2, "rate": 10.0, "temporary_mb": 1.0},
+        {"cores": 2, "by": "jaxsafe", "batch": 8, "rate": 50.0, "temporary_mb": 2.0},
+        {"cores": 1, "by": "torch", "batch": 8, "rate": 20.0},
+        {"cores": 1, "by": "torch", "rate": 20.0},
+    ]
+    assert kernels.scaling(rows, kernel) == {"jaxsafe, cores 1": [(2, 10.0), (8, 30.0)]}
+
+
+def test_a_program_tells_its_temporary_memory():
+    """The product of two matrices that no argument or result is has to lie somewhere."""
+    x = jnp.ones((256, 256))
+    program, costs = timing.compiled(lambda x: (x @ x) @ x, x)
+    assert costs["temporary_mb"] >= x.nbytes / 1e6 and costs["compile_s"] > 0
+    assert program(x)[0, 0] == 256**2
 
 
 def test_a_typo_is_one_line():

@@ -66,7 +66,7 @@ def theta_step(
     updates, theta_opt = optimizers.theta_optimizer(config).update(
         grad, state.theta_opt, state.theta
     )
-    theta = optax.apply_updates(state.theta, updates)
+    theta = jnp.asarray(optax.apply_updates(state.theta, updates))
     if how.method == "random":  # L2 alone would move it
         theta = state.theta
     if how.method == "proxyless":

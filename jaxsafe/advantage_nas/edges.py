@@ -47,7 +47,8 @@ def edge(
     """
     if choice is None:
         outs = [op.apply(w, x) for op, w in zip(operations, weights, strict=True)]
-        return sum(m * out for m, out in zip(unstack(gate, len(outs)), outs, strict=True))
+        shares = unstack(gate, len(outs))
+        return jnp.asarray(sum(m * out for m, out in zip(shares, outs, strict=True)))
     if isinstance(choice, int):
         return gate * operations[choice].apply(weights[choice], x)
     return _sparse(operations, half, tuple(weights), gate, choice, x)

@@ -123,7 +123,8 @@ def rank_correlation(result: Any, task: Task, scoring: Scoring, seed: int) -> fl
     trained = retrained(np.asarray(choice), task, scoring, seed, 1)[:, 0]
     # A low loss should go with a high accuracy, or a low perplexity.
     sign = -1 if task.measure == "accuracy" else 1
-    return float(sign * stats.spearmanr(loss, trained).statistic)
+    found: Any = stats.spearmanr(loss, trained)
+    return float(sign * found.statistic)
 
 
 def name_of(choice: np.ndarray, task: Task) -> str:

@@ -117,7 +117,8 @@ def conv_norm(name: str, kernel: int, native: bool = False, relu: bool = True) -
       native: leave the convolution's gradients to JAX.
       relu: whether the ReLU is there.
     """
-    pads = ((kernel // 2, kernel // 2),) * 2
+    half = kernel // 2
+    pads = ((half, half), (half, half))
 
     def rectified(x: jax.Array) -> jax.Array:
         return jax.nn.relu(x) if relu else x

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxsafe.advantage_nas.config import Config
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[ArrayLike], jax.Array]
 
 
 def _cosine(rate: float, schedule: str, steps_per_epoch: int, epochs: int) -> Schedule:
     """rate (1 + cos(pi e / epochs)) / 2 in epoch e, counted from 0; or `rate` throughout."""
 
-    def value(count: jax.Array) -> jax.Array:
+    def value(count: ArrayLike) -> jax.Array:
+        count = jnp.asarray(count)
         if schedule == "constant":
             return jnp.full_like(count, rate, dtype=jnp.float32)
         epoch = jnp.minimum(count // steps_per_epoch, epochs)

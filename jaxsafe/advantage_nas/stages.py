@@ -64,7 +64,8 @@ def _tabular(experiment: Experiment, method: str) -> Stage:
     if experiment.table is None:
         raise UserError("--table is not given: name a .csv or .json file of cells' accuracies.")
     config, cells = tabular_config(experiment, method), table(experiment.table)
-    cells.column(config.selection), cells.column(config.score)
+    for column in (config.selection, config.score):
+        cells.column(column)  # or an error, before anything is compiled
     queries = tabular.queries_per_step(config)
     return Stage(
         name=method,

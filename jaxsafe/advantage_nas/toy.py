@@ -135,7 +135,7 @@ def step(state: ToyState, number: jax.Array, config: ToyConfig) -> tuple[ToyStat
     how = dataclasses.replace(how, tau_steps=how.tau_steps or config.steps)
     grad, estimator, info = estimators.estimate(key_draw, state.theta, loss, state.estimator, how)
     updates, opt_state = _optimizer(config).update(grad, state.opt_state)
-    theta = optax.apply_updates(state.theta, updates)
+    theta = jnp.asarray(optax.apply_updates(state.theta, updates))
     if how.method == "proxyless":
         theta = relaxed.rescaled(state.theta, theta, info)
     return state.replace(theta=theta, opt_state=opt_state, estimator=estimator), info.loss

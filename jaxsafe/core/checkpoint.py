@@ -107,7 +107,7 @@ def _manager(
 def _placement(like: Any) -> dict[str, jax.sharding.Sharding]:
     """Where each leaf goes, and the checksums: left to itself, orbax wants the devices of old."""
     default: Any = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    placement = {
+    placement: dict[str, jax.sharding.Sharding] = {
         name: _sharding(leaf) or default
         for name, leaf in zip(flatten(like), jax.tree.leaves(like), strict=True)
     }
@@ -227,7 +227,7 @@ def restore(folder: pathlib.Path, step: int, like: Any) -> Any:
             targets[_CHECKSUMS] = jax.ShapeDtypeStruct(
                 sums.shape, sums.dtype, sharding=placement[_CHECKSUMS]
             )
-            flat = manager.restore(step, args=ocp.args.StandardRestore(targets))
+            flat = dict(manager.restore(step, args=ocp.args.StandardRestore(targets)))
             _check_intact(flat, flat.pop(_CHECKSUMS))
         except checks.UserError:
             raise

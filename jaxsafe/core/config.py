@@ -80,7 +80,7 @@ def _kind(hint: Any, name: str) -> Kind:
         elements = set(args) - {Ellipsis}
         inner = elements.pop() if len(elements) == 1 else None
     nested = dataclasses.is_dataclass(inner) and not (optional or many)
-    if not (nested or (isinstance(inner, type) and inner in _SCALARS)):
+    if not isinstance(inner, type) or not (nested or inner in _SCALARS):
         raise TypeError(f"{name}: a config field cannot be {hint}.")
     return Kind(inner, optional, many, size)
 

@@ -29,7 +29,10 @@ def iqm(x: ArrayLike, axis: int | None = None) -> Any:
     Returns:
       A scalar, or the shape of `x` without `axis`.
     """
-    return stats.trim_mean(np.asarray(x), 0.25, axis=axis)
+    values = np.asarray(x)
+    if axis is None:
+        values, axis = values.ravel(), 0
+    return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def stratified_bootstrap_ci(

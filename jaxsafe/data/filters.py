@@ -96,8 +96,8 @@ def relabel_outliers(
     chosen = rng.choice(np.flatnonzero(risky), number, replace=False)
     drawn = rng.integers(int(threshold), size=number)
     rewards, new_costs = data.rewards.copy(), data.costs.copy()
-    for episode, cost in zip(chosen, drawn, strict=True):
-        rows = np.arange(data.starts[episode], data.ends[episode])
+    for episode, cost in zip(chosen.tolist(), drawn.tolist(), strict=True):
+        rows = np.arange(int(data.starts[episode]), int(data.ends[episode]))
         if len(rows) < cost:
             raise UserError(
                 f"outliers: episode {episode} has {len(rows)} steps, too few for a cost return of "

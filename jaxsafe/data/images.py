@@ -49,9 +49,9 @@ def digits() -> ImageSet:
     """The 1,797 8x8 digits inside scikit-learn; a fixed fifth of them is the test set."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    part = Part(images, found.target.astype(np.int32))
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.round(np.reshape(pixels, (-1, 8, 8, 1)) * (255 / 16)).astype(np.uint8)
+    part = Part(images, np.asarray(labels, np.int32))
     train, test = split(part, 0.8, seed=0)
     return _image_set("digits", train, test, 10, flip=False)
 

@@ -107,13 +107,13 @@ def gif(
     _floor(axes, model, view, roots)
     shapes = PolyCollection([], edgecolors="white", linewidths=0.6)
     axes.add_collection(shapes)
-    colours = np.array([_COLOURS[b % len(_COLOURS)] for b in model.geom_bodyid[geoms]])
+    colours = [_COLOURS[b % len(_COLOURS)] for b in model.geom_bodyid[geoms]]
     heading = axes.set_title(title, fontsize=9)
 
     def show(i: int) -> list:
         polygons, order = frames[i]
         shapes.set_verts([polygons[k] for k in order])
-        shapes.set_facecolor(colours[order])
+        shapes.set_facecolor([colours[k] for k in order])
         axes.set_xlim(centres[i] + low[0], centres[i] + high[0])
         heading.set_text(f"{title}, {2 * i * step_s:.2f} s")
         return [shapes, heading]

@@ -10,7 +10,7 @@ worst at two w; in the linear-quadratic regulator a wrong x has an infinite cost
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -177,7 +177,7 @@ def _regulator(game: ScalarRegulator) -> tuple[float, float, float, float]:
     points = [2 * game.a / (game.low + game.high), *best_at]
     minimax = max(points, key=lambda k: worst_return(game, k))
     margin = 1e-9 * (most - least)
-    found = scipy.optimize.minimize_scalar(
+    found: Any = scipy.optimize.minimize_scalar(
         lambda k: _mean_cost(game, k),
         bounds=(least + margin, most - margin),
         method="bounded",

@@ -109,7 +109,7 @@ def _advance(task: Task, pool: StepPool, batch: _Batch, actions: np.ndarray) -> 
     """Takes one control step in the living episodes of `batch`; `actions` `[R, A]` has all rows."""
     spec = task.host.spec
     # MuJoCo would take a NaN for 0 and the score would look sound.
-    broken = np.isnan(actions).any(1)
+    broken = np.asarray(np.isnan(actions).any(1))
     lost = batch.alive[broken[batch.alive]]
     batch.returns[lost] = batch.costs[lost] = np.nan
     batch.alive = alive = batch.alive[~broken[batch.alive]]

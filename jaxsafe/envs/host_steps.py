@@ -69,7 +69,7 @@ def step_batch(
     control = np.broadcast_to(
         np.asarray(actions, np.float64)[:, None], (batch, spec.frame_skip, actions.shape[-1])
     )
-    states, _ = pool.rollout.rollout(list(models), pool.data, start, control)
+    states = np.asarray(pool.rollout.rollout(list(models), pool.data, start, control)[0])
     return states[:, -1, 1 : 1 + nq], states[:, -1, 1 + nq :]
 
 

@@ -5,6 +5,7 @@ import copy
 import pathlib
 import types
 import warnings
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -44,11 +45,11 @@ def write(path: pathlib.Path, task: Task, model: mujoco.MjModel, qpos: np.ndarra
 def _system(model: mujoco.MjModel, step_s: float) -> System:
     with warnings.catch_warnings():  # brax warns that its physics is old; none of it runs here.
         warnings.filterwarnings("ignore", "Brax System", UserWarning)
-        system = mjcf.load_model(copy.copy(model))  # it writes to the model it is given
+        system: Any = mjcf.load_model(copy.copy(model))  # it writes to the model it is given
     return system.tree_replace({"opt.timestep": step_s})
 
 
-def _states(model: mujoco.MjModel, qpos: np.ndarray) -> list[types.SimpleNamespace]:
+def _states(model: mujoco.MjModel, qpos: np.ndarray) -> list[Any]:
     """The poses of all bodies but the world; of a state, the viewer reads no more."""
     data, states = mujoco.MjData(model), []
     for row in qpos:

@@ -37,6 +37,7 @@ class TaskState(Protocol):
     @property
     def steps(self) -> jax.Array:
         """Control steps since the reset, `[]` int32."""
+        ...
 
 
 @flax.struct.dataclass

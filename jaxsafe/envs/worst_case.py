@@ -242,25 +242,33 @@ def worst_case_host(
     def score(omegas: np.ndarray) -> np.ndarray:
         nonlocal done
         count, before = omegas.shape[-2], done
-        tell = progress and (lambda part: progress((before + part * count) / work))
-        scores = host.score(
-            task, policy, uncertainty, omegas, episodes, seed, num_policies, num_threads, tell
-        )
+
+        def tell(part: float) -> None:
+            if progress is not None:
+                progress((before + part * count) / work)
+
+        how = (episodes, seed, num_policies, num_threads, tell)
+        scores = host.score(task, policy, uncertainty, omegas, *how)
         done += count
         return scores.returns.mean(-1)
 
     values = score(known)
-    rows = np.arange(num_policies)
     worst = values.argmin(1)
-    best = list(zip(values[rows, worst], known[worst], strict=True))
+    best = list(zip(values.min(1), known[worst], strict=True))
     for i in range(search.rounds):
-        noise = rng.normal(size=(num_policies, search.proposals, len(low)))
-        scale = search.radius * 0.5**i * (high - low) / 2
-        near = np.clip(np.stack([b[1] for b in best])[:, None] + scale * noise, low, high)
+        near = _around(rng, np.stack([omega for _, omega in best]), uncertainty, search, i)
         found = zip(best, score(near), near, strict=True)
         best = [_worse(b, v, omegas, np) for b, v, omegas in found]
     refined, refined_omega = (np.stack(x) for x in zip(*best, strict=True))
     return summarise(points, values[:, : len(points)], refined, refined_omega, search.alpha, np)
+
+
+def _around(rng, omegas: np.ndarray, uncertainty: UncertaintySet, search: Search, number: int):
+    """Proposals `[P, n, D]` of one round around omegas `[P, D]`, closer in every round."""
+    low, high = np.asarray(uncertainty.low), np.asarray(uncertainty.high)
+    noise = rng.normal(size=(len(omegas), search.proposals, len(low)))
+    scale = search.radius * 0.5**number * (high - low) / 2
+    return np.clip(omegas[:, None] + scale * noise, low, high)
 
 
 def _checked(search: Search | None, grid: int, episodes: int) -> Search:

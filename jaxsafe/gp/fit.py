@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 from tinygp import GaussianProcess
 
 from jaxsafe.core.checks import UserError
@@ -32,11 +33,12 @@ class Hyperparameters(NamedTuple):
 
 
 def log_likelihood(
-    name: str, x: jax.Array, y: jax.Array, lengthscale, variance, noise_var, mean=0.0
+    name: str, x: jax.Array, y: jax.Array, lengthscale, variance, noise_var, mean: ArrayLike = 0.0
 ) -> jax.Array:
     """Returns the log density of values `y` `[N]` at inputs `x` `[N, D]` by tinygp."""
     kernel = kernels.make(name, lengthscale, variance)
-    return GaussianProcess(kernel, x, diag=noise_var, mean=mean).log_probability(y)
+    process = GaussianProcess(kernel, x, diag=noise_var, mean=jnp.asarray(mean))
+    return process.log_probability(y)
 
 
 def fit(

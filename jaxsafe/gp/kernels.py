@@ -30,7 +30,7 @@ def make(name: str, lengthscale: jax.Array, variance: jax.Array | float) -> kern
     """
     check_choice("kernel", name, KERNELS)
     # The base measures scalar distances by L1 unless told otherwise, and Matern's are L1 in D > 1.
-    base = _BASES[name](distance=kernels.distance.L2Distance())
+    base = _BASES[name](distance=kernels.L2Distance())
     return variance * transforms.Linear(1.0 / jnp.asarray(lengthscale), base)
 
 

@@ -191,7 +191,7 @@ class Decoder(nn.Module):
 
 def init(key: jax.Array, config: DecoderConfig) -> Params:
     """Random parameters (normal, 0.02; norms 1, biases 0). `key` is consumed."""
-    return Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    return dict(Decoder(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"])
 
 
 def apply_fn(config: DecoderConfig) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:

@@ -12,7 +12,7 @@ D head width, V vocabulary.
 
 from typing import NamedTuple
 
-import flax
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax

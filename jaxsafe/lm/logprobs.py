@@ -126,26 +126,10 @@ def of_answers(
     inside = jnp.broadcast_to(jnp.minimum(at, slots - 1), (rows, answers, size))
     wanted = jnp.take_along_axis(completion.astype(bool), inside, axis=2) & (at < slots)
     following = jnp.take_along_axis(ids, inside, axis=2)
-    prompt = jnp.arange(max_prompt)[None]
-
-    def joined(first: jax.Array, rest: jax.Array) -> jax.Array:
-        return jnp.concatenate([first, rest.reshape(rows, -1)], axis=1)
-
-    piece = jnp.repeat(jnp.arange(answers), size) + 1
-    hidden = jnp.asarray(
-        Decoder(config).apply(
-            {"params": params},
-            joined(ids[:, 0, :max_prompt], following),
-            joined((prompt < start[:, 0]) & mask[:, 0, :max_prompt].astype(bool), wanted),
-            joined(
-                jnp.zeros((rows, max_prompt), jnp.int32),
-                jnp.broadcast_to(piece, (rows, answers * size)),
-            ),
-            joined(jnp.broadcast_to(prompt, (rows, max_prompt)), inside),
-            prefix=True,
-            method="hidden",
-        )
-    )
+    known = (jnp.arange(max_prompt) < start[:, 0]) & mask[:, 0, :max_prompt].astype(bool)
+    inputs = _packed(ids[:, 0, :max_prompt], following, known, wanted, inside)
+    found = Decoder(config).apply({"params": params}, *inputs, prefix=True, method="hidden")
+    hidden = jnp.asarray(found)
     # What predicts an answer's first token is the prompt's last.
     last = jnp.take_along_axis(hidden, jnp.clip(start - 1, 0, max_prompt - 1), axis=1)
     own = hidden[:, max_prompt:].reshape(rows * answers, size, -1)[:, :-1]
@@ -160,6 +144,29 @@ def of_answers(
     found = jnp.where(wanted, found.reshape(rows, answers, size), 0.0).sum(axis=-1)
     too_long = (completion.sum(-1) > size) | (start[:, 0] > max_prompt)
     return jnp.where(too_long, jnp.nan, found)
+
+
+def _packed(
+    prompt: jax.Array, answers: jax.Array, known: jax.Array, wanted: jax.Array, at: jax.Array
+) -> tuple[jax.Array, ...]:
+    """One row for a prompt `[B, P]` and its answers `[B, K, C]`, whose places `at` `[B, K, C]` are.
+
+    Returns:
+      the decoder's ids, mask, pieces (0 the prompt, k + 1 answer k) and positions, `[B, P + K C]`.
+    """
+    rows, count, size = answers.shape
+
+    def joined(first: jax.Array, rest: jax.Array) -> jax.Array:
+        return jnp.concatenate([first, rest.reshape(rows, -1)], axis=1)
+
+    slots = jnp.broadcast_to(jnp.arange(prompt.shape[1]), prompt.shape)
+    pieces = jnp.broadcast_to(jnp.repeat(jnp.arange(count), size) + 1, (rows, count * size))
+    return (
+        joined(prompt, answers),
+        joined(known, wanted),
+        joined(jnp.zeros(prompt.shape, jnp.int32), pieces),
+        joined(slots, at),
+    )
 
 
 def _head(config: DecoderConfig, params: Any) -> Callable[[jax.Array], jax.Array]:

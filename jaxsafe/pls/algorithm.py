@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxsafe.pls import losses, networks, windows
 from jaxsafe.pls.losses import Metrics
@@ -17,8 +18,9 @@ from jaxsafe.pls.policy_types import Batch, Policy, PolicyState, Sizes, Windows
 def optimizer(config: PolicyConfig) -> optax.GradientTransformation:
     """AdamW behind a clip of the gradient's norm; the first of w warm-up steps has rate lr / w."""
 
-    def rate(count: jax.Array) -> jax.Array:
-        return config.learning_rate * jnp.minimum((count + 1) / config.warmup_steps, 1.0)
+    def rate(count: ArrayLike) -> jax.Array:
+        share = (jnp.asarray(count) + 1) / config.warmup_steps
+        return config.learning_rate * jnp.minimum(share, 1.0)
 
     clip = optax.clip_by_global_norm(config.clip) if math.isfinite(config.clip) else None
     decay = optax.adamw(rate, *config.betas, weight_decay=config.weight_decay)
@@ -81,7 +83,8 @@ def update(state: PolicyState, batch: Batch, config: PolicyConfig) -> tuple[Poli
         change, opt = _temperature_optimizer(config).update(
             jnp.exp(state.log_temperature) * excess, state.temperature_opt
         )
-        state = state.replace(log_temperature=state.log_temperature + change, temperature_opt=opt)
+        log_temperature = optax.apply_updates(state.log_temperature, change)
+        state = state.replace(log_temperature=log_temperature, temperature_opt=opt)
     return state, metrics
 
 

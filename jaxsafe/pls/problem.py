@@ -82,51 +82,42 @@ def make_problem(
         outside of it (paper_compat does without that check).
     """
     validate(config)
-    grid = np.asarray(grid, float)
-    if grid.ndim != 2 or not len(grid) or not np.isfinite(grid).all():
-        raise UserError(f"grid has shape {grid.shape}: give finite targets [Z, D].")
-    size, dims = grid.shape
-    mask = _seed_mask(seed, size)
+    grid = _checked_grid(grid)
+    mask = _seed_mask(seed, len(grid))
     b = np.asarray(thresholds, float)
     b = b.reshape(-1, 1) if b.ndim < 2 else b
-    constraints = b.shape[1]
-    sd = np.concatenate([[reward_sd], _sized("cost_sd", cost_sd, (constraints,))])
-    mean = b.max(0)[:, None] if cost_mean is None else _cost_mean(cost_mean, constraints, size)
-    mean = mean + margin * sd[1:, None]
-    alpha = alpha_table(config, size, constraints)
-    problem = {
+    outputs = 1 + b.shape[1]
+    sd = np.concatenate([[reward_sd], _sized("cost_sd", cost_sd, (outputs - 1,))])
+    mean = _cost_mean(cost_mean, b, len(grid)) + margin * sd[1:, None]
+    reward = _sized("reward_mean", reward_mean, (1, len(grid)))
+    numbers = {
         "thresholds": b,
-        "floor": _sized("floor", floor, (constraints,)),
-        "prior_mean": np.concatenate(
-            [
-                _sized("reward_mean", reward_mean, (1, size)),
-                np.broadcast_to(mean, (constraints, size)),
-            ]
-        ),
+        "floor": _sized("floor", floor, (outputs - 1,)),
+        "prior_mean": np.concatenate([reward, mean]),
         "prior_var": sd**2,
-        "lengthscale": _sized("lengthscale", lengthscale, (1 + constraints, dims)),
+        "lengthscale": _sized("lengthscale", lengthscale, (outputs, grid.shape[1])),
         "factors": np.asarray(config.lengthscale_factors),
-        "episode_var": _sized("episode_sd", episode_sd, (1 + constraints,)) ** 2,
+        "episode_var": _sized("episode_sd", episode_sd, (outputs,)) ** 2,
     }
-    for name, value in problem.items():
-        positive = name in ("prior_var", "lengthscale", "episode_var")
-        if not np.isfinite(value).all() or (positive and (value <= 0).any()):
-            word = "finite and above 0" if positive else "finite"
-            raise UserError(f"{name} holds {value.min():g} to {value.max():g}: give values {word}.")
+    _check_numbers(numbers)
+    alpha = alpha_table(config, len(grid), outputs - 1)
     if config.check_prior:
-        _check_prior(problem, alpha, mask)
-    numbers = {name: jnp.asarray(value, float) for name, value in problem.items()}
-    return Problem(
-        grid=jnp.asarray(grid, float),
-        seed=jnp.asarray(mask),
-        alpha=jnp.asarray(alpha, float),
-        **numbers,
-    )
+        _check_prior(numbers, alpha, mask)
+    numbers |= {"grid": grid, "alpha": alpha}
+    arrays = {name: jnp.asarray(value, float) for name, value in numbers.items()}
+    return Problem(seed=jnp.asarray(mask), **arrays)
 
 
 def for_thresholds(problem: Problem, thresholds: jax.Array) -> Problem:
     """Returns the same model for other thresholds `[B, C]`; the prior mean stays as it is."""
     return problem.replace(thresholds=jnp.asarray(thresholds, problem.thresholds.dtype))
+
+
+def _checked_grid(grid: Any) -> np.ndarray:
+    grid = np.asarray(grid, float)
+    if grid.ndim != 2 or not len(grid) or not np.isfinite(grid).all():
+        raise UserError(f"grid has shape {grid.shape}: give finite targets [Z, D].")
+    return grid
 
 
 def _seed_mask(seed: Any, size: int) -> np.ndarray:
@@ -151,11 +142,23 @@ def _sized(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise UserError(f"{name} has shape {given}: give a number or {list(shape)}.") from None
 
 
-def _cost_mean(value: Any, constraints: int, size: int) -> np.ndarray:
+def _cost_mean(value: Any, thresholds: np.ndarray, size: int) -> np.ndarray:
+    """Prior means `[C, Z]` of the costs; without a value, the greatest of thresholds `[B, C]`."""
+    constraints = thresholds.shape[1]
+    if value is None:
+        value = thresholds.max(0)[:, None]
     value = np.asarray(value, float)
     if value.shape == (constraints,) and constraints != size:
         value = value[:, None]
     return _sized("cost_mean", value, (constraints, size))
+
+
+def _check_numbers(numbers: dict[str, np.ndarray]) -> None:
+    for name, value in numbers.items():
+        positive = name in ("prior_var", "lengthscale", "episode_var")
+        if not np.isfinite(value).all() or (positive and (value <= 0).any()):
+            word = "finite and above 0" if positive else "finite"
+            raise UserError(f"{name} holds {value.min():g} to {value.max():g}: give values {word}.")
 
 
 def _check_prior(problem: dict[str, np.ndarray], alpha: np.ndarray, seed: np.ndarray) -> None:

@@ -28,14 +28,14 @@ def init(key: jax.Array, config: Config, params: Params | None = None) -> State:
       params: of the policy to start from; None: a fresh one.
     """
     key_params, key = jax.random.split(key)
-    params = decoder.init(key_params, config.model) if params is None else params
+    start = decoder.init(key_params, config.model) if params is None else params
     stage = config.stage
     keeps = stage.loss != "sft" and stage.reference == "online"
     return State(
-        params=params,
+        params=start,
         # A copy, so that a caller may donate the state.
-        reference=jax.tree.map(jnp.copy, params) if keeps else None,
-        opt_state=_optimizer(config).init(params),
+        reference=jax.tree.map(jnp.copy, start) if keeps else None,
+        opt_state=_optimizer(config).init(start),
         step=jnp.int32(0),
         key=key,
     )

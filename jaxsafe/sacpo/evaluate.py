@@ -28,8 +28,9 @@ import numpy as np
 from jaxsafe.core import stats
 from jaxsafe.lm import decoding
 from jaxsafe.lm import tokenizer as tokens
+from jaxsafe.lm.choosing import Generation
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.lm.generate import Generation, generate
+from jaxsafe.lm.generate import generate
 from jaxsafe.sacpo import batches, losses, synthetic, train
 from jaxsafe.sacpo.config import Config
 from jaxsafe.sacpo.experiment import Evaluation

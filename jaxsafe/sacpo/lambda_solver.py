@@ -15,6 +15,7 @@ The weights are trusted as far as they rest on many samples: the solver refuses 
 effective sample size collapses.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -140,9 +141,8 @@ def choose(
             "most, or sample more answers."
         )
     high = float(grid[reached])
-    low = float(grid[reached - 1]) if reached else 0.0
-    while reached and low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if at(middle).safety >= level else (middle, high)
+    if reached:
+        high = least(lambda x: at(x).safety >= level, float(grid[reached - 1]), high)
     point = at(high)
     if point.effective_samples < least_effective:
         raise UserError(
@@ -151,6 +151,19 @@ def choose(
             "sample more answers, or lower the level."
         )
     return Choice(high, beta / high if high else np.inf, point)
+
+
+def least(reached: Callable[[float], bool], low: float, high: float) -> float:
+    """Returns where `reached` turns true, by bisection to the last bit.
+
+    Args:
+      reached: false at `low`, true at `high`.
+      low: below the answer.
+      high: the answer, or above it.
+    """
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
 
 
 def curve(

@@ -129,20 +129,20 @@ def _merge(
     """Writes the merged models' folders, tensor by tensor."""
     for name, one, other, q in _merges(experiment, names):
         for seed in stages.seeds_of(options):
-            a, b = (stages.place(folder, x, seed) for x in (one, other))
-            merge.folders(a, b, q, stages.place(folder, name, seed))
+            a, b = (stages.place(folder.models, x, seed) for x in (one, other))
+            merge.folders(a, b, q, stages.place(folder.models, name, seed))
 
 
 def _policies(
     folder: Folder, experiment: Experiment, names: Sequence[str], seed: int
 ) -> dict[str, Policy]:
     """Every policy of one seed: trained, merged by weights, merged by laws."""
-    paths = {name: stages.place(folder, name, seed) for name in names}
+    paths = {name: stages.place(folder.models, name, seed) for name in names}
     if experiment.model.folder and "sft" not in paths:
         paths = {"sft": pathlib.Path(experiment.model.folder)} | paths
     found = {name: Policy((path,)) for name, path in paths.items()}
     for name, first, other, q in _merges(experiment, names):
-        found[name] = Policy((stages.place(folder, name, seed),))
+        found[name] = Policy((stages.place(folder.models, name, seed),))
         if name.startswith("p_sacpo"):
             law = name.replace("p_sacpo", "geometric")
             found[law] = Policy((paths[first], paths[other]), (1 - q, q))
@@ -180,7 +180,7 @@ def _answer(
         jax.random.fold_in(jax.random.key(seed), 1),
         mix,
     )
-    path = stages.place(folder, name, seed) / "answers.jsonl"
+    path = stages.place(folder.models, name, seed) / "answers.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(a._asdict()) + "\n" for a in given), encoding="utf-8")
     return given

@@ -129,7 +129,10 @@ class Sharded(Program):
         out = pathlib.Path(self.options.out or "") / "checkpoints" / name
         columns = tuple(f"sequence_{k}" for k in range(data.ids.shape[1]))
         with loop.progress_bar(self.options, f"{self.stage.name}: references") as bar:
-            tell = lambda done, total: bar.update(done / total - bar.n)  # noqa: E731
+
+            def tell(done: int, total: int) -> None:
+                bar.update(done / total - bar.n)
+
             cache = reference_cache.fill(out, key, columns, rows, compute, size, tell)
         return np.array(cache.values)
 

@@ -2,6 +2,7 @@
 """What the binary trains: each stage from the Hugging Face folder that the one before it left."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +19,7 @@ from jaxsafe.core.program import Program, Stage
 from jaxsafe.core.run import Folder
 from jaxsafe.lm import decoder, hf, optimiser, tiny
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.sacpo import experiment as experiments
-from jaxsafe.sacpo import sharded, train
+from jaxsafe.sacpo import chain, sharded, train
 from jaxsafe.sacpo.config import Config
 from jaxsafe.sacpo.experiment import Experiment
 from jaxsafe.sacpo.sources import Source
@@ -44,8 +44,8 @@ class Member(NamedTuple):
 def members(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Member]:
     """The policies to train, parents first."""
     found = []
-    for name, parent, data, temperature in experiments.chain(experiment):
-        stage = experiments.stage_of(experiment, data, temperature)
+    for name, parent, data, temperature in chain.order(experiment):
+        stage = chain.stage_of(experiment, data, temperature)
         # One model over many devices was measured with whole rows.
         share = experiment.model.spread == "seeds"
         plan = train.plan(model, stage, source.training(data, stage.loss), share)
@@ -67,43 +67,7 @@ def stage(member: Member, experiment: Experiment, source: Source, models: str = 
       source: of the tokenizer.
       models: folder of an earlier run with the parent in it; empty: this run's own.
     """
-    plan, base = member.plan, experiment.model.folder
-
-    def build(stage: Stage, options: RunOptions, mesh: Mesh) -> Program:
-        folder = Folder(pathlib.Path(options.out or ""))
-        home = pathlib.Path(models) if models else folder.models
-        starts = [
-            home / member.parent / f"seed{seed}" if member.parent else pathlib.Path(base)
-            for seed in seeds_of(options)
-        ]
-        one = experiment.model.spread == "parameters"
-
-        def result(run: Run) -> dict:
-            """Writes the policies; those who come after read them."""
-            params = train.policy(run)
-            if one:
-                save_one(starts[0], place(folder, member.name, options.seed), plan.config, params)
-            else:
-                host = parallel.to_host(params)
-                if parallel.is_main_process():
-                    save(folder, member.name, options, plan.config.model, host, source.tokenizer)
-            parallel.largest(0)  # the next stage reads them in every process
-            return {}
-
-        stage = dataclasses.replace(stage, result=result)
-        if one:
-            return sharded.Sharded(
-                stage, options, plan, starts[0], experiment.model.tensor, source.blank
-            )
-        if not (member.parent or base):
-            return Program(stage, options, mesh)
-        return Continued(
-            stage,
-            options,
-            mesh,
-            lambda: load(starts),
-            lambda k, params: train.begin(k, params, plan),
-        )
+    plan = member.plan
 
     def start(key: jax.Array) -> Run:
         """For shapes alone where there is a parent, whose parameters are not there yet."""
@@ -119,8 +83,48 @@ def stage(member: Member, experiment: Experiment, source: Source, models: str = 
         result=train.policy,
         unit="rows",
         units_per_step=plan.config.stage.batch_size,
-        build=build,
+        build=functools.partial(_program, member, experiment, source, models),
     )
+
+
+def _program(
+    member: Member,
+    experiment: Experiment,
+    source: Source,
+    models: str,
+    stage: Stage,
+    options: RunOptions,
+    mesh: Mesh,
+) -> Program:
+    """What runs a stage: it writes its policies in the end, and those who come after read them."""
+    plan, base = member.plan, experiment.model.folder
+    own = Folder(pathlib.Path(options.out or "")).models
+    earlier = pathlib.Path(models) if models else own
+    starts = [
+        place(earlier, member.parent, seed) if member.parent else pathlib.Path(base)
+        for seed in seeds_of(options)
+    ]
+    one = experiment.model.spread == "parameters"
+
+    def result(run: Run) -> dict:
+        params = train.policy(run)
+        if one:
+            save_one(starts[0], place(own, member.name, options.seed), plan.config, params)
+        else:
+            host = parallel.to_host(params)
+            if parallel.is_main_process():
+                save(own, member.name, options, plan.config.model, host, source.tokenizer)
+        parallel.largest(0)  # the next stage reads them in every process
+        return {}
+
+    stage = dataclasses.replace(stage, result=result)
+    if one:
+        tensor = experiment.model.tensor
+        return sharded.Sharded(stage, options, plan, starts[0], tensor, source.blank)
+    if not (member.parent or base):
+        return Program(stage, options, mesh)
+    begin = functools.partial(train.begin, plan=plan)
+    return Continued(stage, options, mesh, lambda: load(starts), begin)
 
 
 class Continued(Program):
@@ -145,9 +149,9 @@ class Continued(Program):
         return self._begin((keys, starts))
 
 
-def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
-    """Where a policy's Hugging Face folder is."""
-    return folder.models / name / f"seed{seed}"
+def place(models: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    """Where a policy's Hugging Face folder is among the `models` of a run."""
+    return models / name / f"seed{seed}"
 
 
 def seeds_of(options: RunOptions) -> range:
@@ -156,7 +160,7 @@ def seeds_of(options: RunOptions) -> range:
 
 
 def save(
-    folder: Folder,
+    models: pathlib.Path,
     name: str,
     options: RunOptions,
     config: DecoderConfig,
@@ -166,7 +170,7 @@ def save(
     """Writes policies with leaves `[num_seeds, ...]`."""
     for i, seed in enumerate(seeds_of(options)):
         one = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), params)
-        tiny.save(place(folder, name, seed), config, one, tokenizer)
+        tiny.save(place(models, name, seed), config, one, tokenizer)
 
 
 def save_one(start: pathlib.Path, out: pathlib.Path, config: Config, params: Params) -> None:

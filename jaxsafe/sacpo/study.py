@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from jaxsafe.core import metrics, parallel, plots, stats, tables
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
-from jaxsafe.sacpo import tabular
+from jaxsafe.sacpo import pairwise, tabular
 from jaxsafe.sacpo.experiment import Tables
 from jaxsafe.sacpo.tabular import Problem
 
@@ -75,7 +75,7 @@ def _stepwise(
             (helpful, safe) if reward_first else (safe, helpful)
         ):
             wins = sampled_wins(jax.random.fold_in(key, i), given, score, number)
-            policy = tabular.align(policy, wins + prior, temperature, tolerance=1e-9)
+            policy = pairwise.align(policy, wins + prior, temperature, tolerance=1e-9)
         return policy
 
     return jax.vmap(one)(keys)

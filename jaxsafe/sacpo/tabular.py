@@ -10,16 +10,15 @@ pi_r* = pi_ref exp(r / beta) / Z''. The second equality is the method: a stage o
 from reference pi_r* at temperature beta / lambda. `solve` holds the library's own loss against it.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import ArrayLike
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.sacpo import losses
+from jaxsafe.sacpo import lambda_solver, pairwise
 
 
 class Problem(NamedTuple):
@@ -212,74 +211,16 @@ def multiplier(problem: Problem) -> float:
     low, high = 0.0, 1.0
     while not reached(high):
         low, high = high, 2 * high
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
-
-
-def preferences(score: ArrayLike) -> np.ndarray:
-    """Bradley-Terry's law over all pairs, `[X, Y, Y]`: entry i, j is P(i is preferred to j)."""
-    score = np.asarray(score, np.float64)
-    law = 1 / (1 + np.exp(score[:, None, :] - score[:, :, None]))
-    return law * (1 - np.eye(score.shape[1]))
-
-
-def align(
-    log_start: jax.Array,
-    wins: jax.Array,
-    temperature: jax.Array,
-    num_steps: int = 400,
-    tolerance: float = 1e-13,
-) -> jax.Array:
-    """One stage: minimises `losses.dpo` by L-BFGS, from the reference and against it.
-
-    Pure; jit and vmap it. For more than seven digits call it under `jax.enable_x64`.
-
-    Args:
-      log_start: log pi of the policy that the stage starts from, `[X, Y]`.
-      wins: weight of the pairs in which i was preferred to j, `[X, Y, Y]`.
-      temperature: t, `[]`.
-      num_steps: iterations at most.
-      tolerance: norm of the gradient, in units of the loss over the score's, at which it ends.
-
-    Returns:
-      log pi, `[X, Y]`.
-    """
-    share = wins / jnp.sum(wins)
-
-    def policy(implicit: jax.Array) -> jax.Array:
-        # In units of the score, whose scale does not depend on the temperature.
-        return jax.nn.log_softmax(log_start + implicit / temperature)
-
-    def loss(implicit: jax.Array) -> jax.Array:
-        new = policy(implicit)
-        sums = new[:, :, None], new[:, None, :], log_start[:, :, None], log_start[:, None, :]
-        return jnp.sum(share * losses.dpo(losses.margin(*sums), temperature))
-
-    optimizer = optax.lbfgs(memory_size=20)
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def go_on(carry: Any) -> jax.Array:
-        _, opt_state, step = carry
-        size = optax.tree.norm(optax.tree.get(opt_state, "grad"))
-        return (step == 0) | ((step < num_steps) & (size > tolerance))
-
-    def one(carry: Any) -> Any:
-        implicit, opt_state, step = carry
-        value, grad = value_and_grad(implicit, state=opt_state)
-        updates, opt_state = optimizer.update(
-            grad, opt_state, implicit, value=value, grad=grad, value_fn=loss
-        )
-        return optax.apply_updates(implicit, updates), opt_state, step + 1
-
-    start = jnp.zeros_like(log_start)
-    implicit, _, _ = jax.lax.while_loop(go_on, one, (start, optimizer.init(start), jnp.int32(0)))
-    return policy(implicit)
+    return lambda_solver.least(reached, low, high)
 
 
 def _stages(problem: Problem, at: float) -> dict[str, np.ndarray]:
     """Both orders and both controls by the library's loss, on the whole law of preferences."""
-    r, g, beta = preferences(problem.reward), preferences(problem.safety), problem.beta
+    r, g, beta = (
+        pairwise.preferences(problem.reward),
+        pairwise.preferences(problem.safety),
+        problem.beta,
+    )
     start = problem.log_reference
     with jax.enable_x64(True):
 
@@ -287,7 +228,7 @@ def _stages(problem: Problem, at: float) -> dict[str, np.ndarray]:
             # lambda = 0 asks for an infinite temperature, at which a policy stays where it is.
             if not np.isfinite(temperature):
                 return reference
-            return np.asarray(jax.jit(align)(reference, law, jnp.float64(temperature)))
+            return np.asarray(jax.jit(pairwise.align)(reference, law, jnp.float64(temperature)))
 
         safe_temperature = beta / at if at else np.inf
         helpful, safe = stage(start, r, beta), stage(start, g, safe_temperature)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to answer: the safe model plain and corrected, and what else would make it refuse less."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -64,58 +65,69 @@ def methods(
       scores: `[N]` of the prompts' harm.
       refusal_ids: first tokens of refusals.
     """
-    number, (safe, reference) = len(scores), (prepared[PLAIN], prepared[REFERENCE])
-
-    def off(
-        name: str,
-        family: str,
-        at: float,
-        model: Prepared = safe,
-        taken: Table = table,
-        alpha: float | np.ndarray = 0.0,
-        length: int = how.length,
-        temperature: float | None = None,
-    ) -> Method:
-        each = jnp.broadcast_to(jnp.asarray(alpha, jnp.float32), (number,))
-        at_work = correction(taken, 0.0, length).replace(alpha=each)
-        return Method(name, family, at, (model,), None, at_work, taken.space, temperature)
-
-    alphas = dict.fromkeys([*how.alphas, how.alpha])
-    found = [off(PLAIN, PLAIN, 0.0), off(REFERENCE, REFERENCE, 0.0, reference)]
-    found += [off(f"TSDI alpha {a:g}", "TSDI, alpha", a, alpha=a) for a in alphas]
-    found += [
-        off(f"TSDI {n} positions", "TSDI, positions", n, alpha=how.alpha, length=n)
-        for n in how.lengths
+    safe, reference = prepared[PLAIN], prepared[REFERENCE]
+    one = functools.partial(_one, len(scores), model=safe, table=table, length=how.length)
+    others = [name for name in prepared if name not in (PLAIN, REFERENCE)]
+    return [
+        one(PLAIN, PLAIN, 0.0),
+        one(REFERENCE, REFERENCE, 0.0, model=reference),
+        *_corrected(one, how, variants, scores),
+        *(one(f"temperature {t:g}", "temperature", t, heat=t) for t in baselines.temperatures),
+        *_mixtures(safe, reference, baselines),
+        *_penalties(one, table, refusal_ids, baselines),
+        *(one(name, "weights", 0.0, model=prepared[name]) for name in others),
     ]
+
+
+def _one(
+    prompts: int,
+    name: str,
+    family: str,
+    at: float,
+    *,
+    model: Prepared,
+    table: Table,
+    length: int,
+    alpha: float | np.ndarray = 0.0,
+    heat: float | None = None,
+) -> Method:
+    """A method of one model; alpha is a number or one for each of the prompts."""
+    each = jnp.broadcast_to(jnp.asarray(alpha, jnp.float32), (prompts,))
+    at_work = correction(table, 0.0, length).replace(alpha=each)
+    return Method(name, family, at, (model,), None, at_work, table.space, heat)
+
+
+def _corrected(
+    one: Callable[..., Method], how: Decoding, variants: Mapping[str, Table], scores: np.ndarray
+) -> Iterator[Method]:
+    """TSDI: by alpha, by positions, with a gate, and with tables estimated in other ways."""
+    for alpha in dict.fromkeys([*how.alphas, how.alpha]):
+        yield one(f"TSDI alpha {alpha:g}", "TSDI, alpha", alpha, alpha=alpha)
+    for n in how.lengths:
+        yield one(f"TSDI {n} positions", "TSDI, positions", n, alpha=how.alpha, length=n)
     if how.gate:
         gated = np.asarray(decode.gate(jnp.asarray(scores), 0.0, 1.0, how.alpha))
-        found.append(off("TSDI gated", "TSDI, gated", how.alpha, alpha=gated))
-    found += [
-        off(f"TSDI {name}", "TSDI, other tables", 0.0, taken=other, alpha=how.alpha)
-        for name, other in variants.items()
-    ]
-    found += [
-        off(f"temperature {t:g}", "temperature", t, temperature=t) for t in baselines.temperatures
-    ]
+        yield one("TSDI gated", "TSDI, gated", how.alpha, alpha=gated)
+    for name, other in variants.items():
+        yield one(f"TSDI {name}", "TSDI, other tables", 0.0, table=other, alpha=how.alpha)
+
+
+def _mixtures(safe: Prepared, reference: Prepared, baselines: Baselines) -> Iterator[Method]:
+    """Products of both models' laws."""
     both = (safe, reference)
-    found += [
-        Method(f"interpolation {q:g}", "interpolation", q, both, (1 - q, q))
-        for q in baselines.interpolations
-    ]
-    found += [
-        Method(f"contrastive {w:g}", "contrastive", w, both, (-w, 1 + w))
-        for w in baselines.contrasts
-    ]
-    if table.bias.shape[0]:
-        row = jnp.zeros_like(table.bias).at[0, jnp.asarray(refusal_ids, int)].set(1.0)
-        fixed = Table(row, jnp.zeros_like(row))
-        found += [
-            off(f"penalty {c:g}", "penalty", c, taken=fixed, alpha=c, length=1)
-            for c in baselines.penalties
-        ]
-    found += [
-        off(name, "weights", 0.0, model)
-        for name, model in prepared.items()
-        if name not in (PLAIN, REFERENCE)
-    ]
-    return found
+    for q in baselines.interpolations:
+        yield Method(f"interpolation {q:g}", "interpolation", q, both, (1 - q, q))
+    for w in baselines.contrasts:
+        yield Method(f"contrastive {w:g}", "contrastive", w, both, (-w, 1 + w))
+
+
+def _penalties(
+    one: Callable[..., Method], table: Table, refusal_ids: Sequence[int], baselines: Baselines
+) -> Iterator[Method]:
+    """The same penalty on every first token of a refusal, in place of an estimate."""
+    if not table.bias.shape[0]:
+        return
+    row = jnp.zeros_like(table.bias).at[0, jnp.asarray(refusal_ids, int)].set(1.0)
+    fixed = Table(row, jnp.zeros_like(row))
+    for c in baselines.penalties:
+        yield one(f"penalty {c:g}", "penalty", c, table=fixed, alpha=c, length=1)

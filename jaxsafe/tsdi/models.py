@@ -22,10 +22,11 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.lm import generate as lm_generate
 from jaxsafe.lm import reference_cache
 from jaxsafe.lm import tokenizer as tokens
+from jaxsafe.lm.choosing import Generation
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.lm.decoder import Decoder
 from jaxsafe.lm.decoding import Prepared
-from jaxsafe.lm.generate import Answers, Generation
+from jaxsafe.lm.generate import Answers
 from jaxsafe.tsdi import bias, decode
 from jaxsafe.tsdi import pool as pools
 from jaxsafe.tsdi.config import Config

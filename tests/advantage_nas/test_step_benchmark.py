@@ -13,6 +13,6 @@ def test_it_times_every_engine_there_is_on_the_same_architectures():
     assert names[1:] in ([], ["PyTorch GDAS", "PyTorch GDAS, lean"])
     for row in rows:
         assert row["rate"] > 0 and row["low"] <= row["high"]
-        assert (row["size"], row["cores"]) == ("2x1x2", 1)
+        assert (row["size"], row["batch"], row["cores"]) == ("2x1", 2, 1)
         ours = row["what"].startswith("jaxsafe")
-        assert (row["compile_s"] > 0) == ours and (row["temporary_mb"] is not None) == ours
+        assert (row["compile_s"] > 0) == ours and ("temporary_mb" in row) == ours

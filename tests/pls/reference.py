@@ -4,6 +4,7 @@
 Slow and plain on purpose: what `jaxsafe.pls` must agree with, step by step.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -26,95 +27,85 @@ def dense_posterior(grid, picks, values, noise, mean, lengthscale, variance):
     return mean + weights.T @ (np.asarray(values) - mean[picks]), np.sqrt(np.maximum(var, 0))
 
 
-def search(
-    grid,
-    seed,
-    b,
-    evaluate,
-    *,
-    steps,
-    explore_steps,
-    delta,
-    zeta,
-    lengthscale,
-    cost_mean,
-    noise_var,
-    floor=0.0,
-    expander="gp",
-    lipschitz=0.0,
-    intersect=True,
-    method="pls",
-    factors=(1.0,),
-):
-    """One cost and one reward, unit prior variances; returns picks and safe sets."""
-    size = len(grid)
-    means = [np.zeros(size), np.full(size, cost_mean)]
-    picks, values = [], [[], []]
-    lower, upper = np.full(size, -np.inf), np.full(size, np.inf)
-    explored, sets = False, []
-    for j in range(1, steps + 2):
-        alpha = math.sqrt(2 * math.log(size * j**2 * math.pi**2 / (6 * delta)))
-        noise = np.full(len(picks), noise_var)
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One cost and one reward, unit prior variances; `seed` is the mask of points known as safe."""
 
-        def model(output, factor, picks=picks, values=values, noise=noise):
-            return dense_posterior(
-                grid, picks, values[output], noise, means[output], lengthscale * factor, 1.0
+    grid: np.ndarray
+    seed: np.ndarray
+    b: float
+    delta: float
+    lengthscale: float
+    cost_mean: float
+    noise_var: float
+    floor: float = 0.0
+    expander: str = "gp"
+    lipschitz: float = 0.0
+    intersect: bool = True
+    factors: tuple = (1.0,)
+
+    def bounds(self, alpha, picks, values, mean):
+        """Least lower and greatest upper bound over the lengthscales, on the grid."""
+        each = [
+            dense_posterior(
+                *(self.grid, picks, values, np.full(len(picks), self.noise_var)),
+                *(np.full(len(self.grid), mean), self.lengthscale * factor, 1.0),
             )
+            for factor in self.factors
+        ]
+        low = np.min([m - alpha * s for m, s in each], axis=0)
+        return low, np.max([m + alpha * s for m, s in each], axis=0)
 
-        costs = [model(1, factor) for factor in factors]
-        low = np.min([m - alpha * s for m, s in costs], axis=0)
-        high = np.max([m + alpha * s for m, s in costs], axis=0)
-        lower = np.maximum(lower, low) if intersect else low
-        upper = np.minimum(upper, high) if intersect else high
-        rewards = [model(0, factor) for factor in factors]
-        reward_low = np.min([m - alpha * s for m, s in rewards], axis=0)
-        reward_high = np.max([m + alpha * s for m, s in rewards], axis=0)
-        lo, up = lower.copy(), upper.copy()
-        if intersect:
-            up[seed] = np.minimum(up[seed], b)
-            lo[seed] = np.minimum(np.maximum(lo[seed], floor), up[seed])
-        safe = (up <= b) | seed
+    def seeded(self, lower, upper):
+        """Costs' bounds where the seed's safety is known, and the safe set."""
+        lo, up, seed = lower.copy(), upper.copy(), self.seed
+        if self.intersect:
+            up[seed] = np.minimum(up[seed], self.b)
+            lo[seed] = np.minimum(np.maximum(lo[seed], self.floor), up[seed])
+        return lo, up, (up <= self.b) | seed
+
+    def expands(self, i, alpha, picks, costs, lo, up, safe):
+        """Whether an optimistic cost at point i would make another point safe."""
+        if self.expander == "none":
+            return True
+        if self.expander == "lipschitz":
+            distance = np.sqrt(((self.grid - self.grid[i]) ** 2).sum(-1))
+            return bool(((lo[i] + self.lipschitz * distance <= self.b) & ~safe).any())
+        _, lucky = self.bounds(alpha, [*picks, i], [*costs, lo[i]], self.cost_mean)
+        if self.intersect:
+            lucky = np.minimum(lucky, up)
+        return bool(((lucky <= self.b) & ~safe).any())
+
+
+def search(grid, seed, b, evaluate, *, steps, explore_steps, zeta, method="pls", **model):
+    """Picks and safe sets; `model` are `Model`'s further fields."""
+    model = Model(grid, seed, b, **model)
+    picks, rewards, costs, sets = [], [], [], []
+    lower, upper = np.full(len(grid), -np.inf), np.full(len(grid), np.inf)
+    explored = False
+    for j in range(1, steps + 2):
+        alpha = math.sqrt(2 * math.log(len(grid) * j**2 * math.pi**2 / (6 * model.delta)))
+        low, high = model.bounds(alpha, picks, costs, model.cost_mean)
+        lower = np.maximum(lower, low) if model.intersect else low
+        upper = np.minimum(upper, high) if model.intersect else high
+        lo, up, safe = model.seeded(lower, upper)
         sets.append(safe)
         if j > steps:
-            return np.array(picks), sets
-
-        def expands(i, safe=safe, lo=lo, up=up, noise=noise, alpha=alpha):
-            if expander == "none":
-                return True
-            if expander == "lipschitz":
-                distance = np.sqrt(((grid - grid[i]) ** 2).sum(-1))
-                return bool(((lo[i] + lipschitz * distance <= b) & ~safe).any())
-            lucky = np.full(size, -np.inf)
-            for factor in factors:
-                m, s = dense_posterior(
-                    grid,
-                    [*picks, i],
-                    [*values[1], lo[i]],
-                    np.append(noise, noise_var),
-                    means[1],
-                    lengthscale * factor,
-                    1.0,
-                )
-                lucky = np.maximum(lucky, m + alpha * s)
-            if intersect:
-                lucky = np.minimum(lucky, up)
-            return bool(((lucky <= b) & ~safe).any())
-
-        width = up - lo
-        expanders = np.array([bool(safe[i]) and expands(i) for i in range(size)])
+            break
+        reward_low, reward_high = model.bounds(alpha, picks, rewards, 0.0)
+        known = (alpha, picks, costs, lo, up, safe)
+        expanders = np.array([bool(safe[i]) and model.expands(i, *known) for i in range(len(grid))])
         if method == "safeopt":
             maximisers = safe & (reward_high >= reward_low[safe].max())
-            score = np.maximum(width, reward_high - reward_low)
+            score = np.maximum(up - lo, reward_high - reward_low)
             pick = int(np.argmax(np.where(maximisers | expanders, score, -np.inf)))
         else:
-            wide = expanders & (width > zeta)
-            if not explored and j <= explore_steps and wide.any():
-                pick = int(np.argmax(np.where(wide, width, -np.inf)))
-            else:
-                explored = True
-                pick = int(np.argmax(np.where(safe, reward_high, -np.inf)))
+            wide = expanders & (up - lo > zeta)
+            explored = explored or j > explore_steps or not wide.any()
+            wanted, score = (safe, reward_high) if explored else (wide, up - lo)
+            pick = int(np.argmax(np.where(wanted, score, -np.inf)))
         reward, cost = evaluate(j - 1, pick)
         picks.append(pick)
-        values[0].append(reward)
-        values[1].append(cost)
-    raise AssertionError("unreachable")
+        rewards.append(reward)
+        costs.append(cost)
+    return np.array(picks), sets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.lm import decoder, tiny
-from jaxsafe.sacpo import algorithm, batches, evaluate, experiment, implicit, sources, train
+from jaxsafe.sacpo import algorithm, batches, chain, evaluate, implicit, sources, train
 from jaxsafe.sacpo.config import Stage
 from jaxsafe.sacpo.evaluate import Answer, Sums
 from jaxsafe.sacpo.experiment import Evaluation, Experiment, Model
@@ -121,16 +121,16 @@ def test_a_stage_learns_what_it_is_shown():
 
 
 def test_chains_put_parents_first_and_stop_where_told():
-    names = [m[0] for m in experiment.chain(Experiment(ratios=(0.1, 0.05)))]
+    names = [m[0] for m in chain.order(Experiment(ratios=(0.1, 0.05)))]
     assert names[0] == "sft" and names.index("safe@0.05") < names.index("safe_helpful@0.05")
-    parents = {m[0]: m[1:] for m in experiment.chain(Experiment(ratios=(0.1, 0.05)))}
+    parents = {m[0]: m[1:] for m in chain.order(Experiment(ratios=(0.1, 0.05)))}
     assert parents["helpful_safe@0.05"] == ("helpful", "safe", 0.05)
     assert parents["safe_helpful@0.05"] == ("safe@0.05", "helpful", 0.1)
-    assert [m[0] for m in experiment.chain(Experiment(stage="helpful"))] == ["sft", "helpful"]
-    alone = experiment.chain(Experiment(policies=("helpful_safe",)))
+    assert [m[0] for m in chain.order(Experiment(stage="helpful"))] == ["sft", "helpful"]
+    alone = chain.order(Experiment(policies=("helpful_safe",)))
     assert [m[0] for m in alone] == ["sft", "helpful", "helpful_safe@0.1"]
     given = Experiment(policies=("helpful",), model=Model(folder="f"))
-    assert [m[:2] for m in experiment.chain(given)] == [("helpful", "")]
+    assert [m[:2] for m in chain.order(given)] == [("helpful", "")]
 
 
 def test_the_stages_own_scores_advise_a_multiplier(world):

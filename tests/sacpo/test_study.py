@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsafe.sacpo import study, tabular
+from jaxsafe.sacpo import pairwise, study, tabular
 from jaxsafe.sacpo.experiment import Tables
 
 
@@ -34,7 +34,7 @@ def test_wins_are_drawn_from_the_reference_and_the_law(given):
         np.testing.assert_allclose(wins[x].sum() / number, given.weights[x], atol=4e-3)
         one = 2 * reference[x, 0] * reference[x, 1] / (1 - np.square(reference[x]).sum())
         np.testing.assert_allclose(pairs[x, 0, 1] / wins[x].sum(), one, atol=6e-3)
-    law = tabular.preferences(given.reward)
+    law = pairwise.preferences(given.reward)
     seen = pairs > 2000
     np.testing.assert_allclose((wins / np.maximum(pairs, 1))[seen], law[seen], atol=0.04)
 

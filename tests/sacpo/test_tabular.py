@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.sacpo import tabular
+from jaxsafe.sacpo import pairwise, tabular
 
 REFERENCE = [[0.4, 0.3, 0.2, 0.1]]
 REWARD = [[1.0, 0.5, 0.0, 0.0]]
@@ -108,7 +108,7 @@ def test_a_constant_per_prompt_changes_no_policy(forty):
     reward, safety = rng.normal(size=(2, 3, 4))
     shift = np.array([[5.0], [-3.0], [1.0]])
     np.testing.assert_allclose(
-        tabular.preferences(reward + shift), tabular.preferences(reward), atol=1e-14
+        pairwise.preferences(reward + shift), pairwise.preferences(reward), atol=1e-14
     )
     one = tabular.make(reference, reward, safety, 0.2, 0.0)
     moved = tabular.make(reference, reward + shift, safety, 0.2, 0.0)

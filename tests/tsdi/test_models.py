@@ -11,7 +11,8 @@ import pytest
 from jaxsafe import lm, tsdi
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import tiny
-from jaxsafe.lm.generate import Generation, _run
+from jaxsafe.lm.choosing import Generation
+from jaxsafe.lm.generate import _run
 from jaxsafe.tsdi import models
 from tests.tsdi import llamas
 
