@@ -2,21 +2,22 @@
 """Prints the committed M2TD3 results as Markdown, as the folder's README shows them."""
 
 import json
+from collections.abc import Iterable
 
 from absl import app
 
 from benchmarks.timing import RESULTS, print_tables
 from jaxsafe.m2td3.report import NAMES
 
-# Files of `results`, each the `summary.json` of a run, and what is above them.
-RUNS = {
-    "m2td3_ip2": "InvertedPendulum-2",
-    "m2td3_ip1": "InvertedPendulum-1",
-    "m2td3_ip1_redrawn": "InvertedPendulum-1, omega drawn anew within episodes",
-    "m2td3_ip1_checked": "InvertedPendulum-1, candidates checked by rollouts",
-    "m2td3_ip2_own_starts": "InvertedPendulum-2, training starts as in the paper",
-    "m2td3_pendulum3": "gymnax Pendulum, three parameters",
-    "m2td3_half_cheetah": "HalfCheetah-1, a smoke run of 200,000 steps",
+# By title, files of `results`, each the `summary.json` of a run, and what its methods' names get
+# beside them. Where M2TD3+ and DR-TD3 come twice, the later file is of omegas that episodes keep.
+KEPT = {"m2td3_plus": ", `omega_redraw=0`", "dr_td3": ", `omega_redraw=0`"}
+RUNS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
+    "InvertedPendulum-2": (("m2td3_ip2_redrawn", {}), ("m2td3_ip2", KEPT)),
+    "InvertedPendulum-1": (("m2td3_ip1_redrawn", {}), ("m2td3_ip1", KEPT)),
+    "InvertedPendulum-2, training starts as in the paper": (("m2td3_ip2_own_starts", KEPT),),
+    "gymnax Pendulum, three parameters": (("m2td3_pendulum3", {}),),
+    "HalfCheetah-1, a smoke run of 200,000 steps": (("m2td3_half_cheetah", {}),),
 }
 HEAD = (
     "| method | worst: IQM (95% interval) | mean +- sd | of each seed | off the grid (mean) "
@@ -24,18 +25,19 @@ HEAD = (
 )
 
 
-def table(summary: dict) -> str:
-    """One run's table in Markdown."""
-    return "\n".join([HEAD, *map(_line, summary["results"])])
+def table(runs: Iterable[tuple[dict, dict[str, str]]]) -> str:
+    """The table of some runs in Markdown: of each its summary, and additions to methods' names."""
+    rows = ((row, added) for summary, added in runs for row in summary["results"])
+    return "\n".join([HEAD, *(_line(row, added.get(row["method"], "")) for row, added in rows)])
 
 
-def _line(row: dict) -> str:
+def _line(row: dict, added: str) -> str:
     def n(value: float) -> str:
         return f"{value:,.0f}"
 
     interval = f"{n(row['worst_iqm'])} ({n(row['worst_ci_low'])} to {n(row['worst_ci_high'])})"
     cells = (
-        NAMES[row["method"]],
+        NAMES[row["method"]] + added,
         interval,
         f"{n(row['worst_mean'])} +- {n(row['worst_std'])}",
         " ".join(n(x) for x in row["worst_per_seed"]),
@@ -78,10 +80,11 @@ def ablation(results: dict) -> str:
 def tables() -> dict[str, str]:
     """Every table for which there are results, by its title."""
     found = {}
-    for name, title in RUNS.items():
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            found[title] = table(json.loads(path.read_text()))
+    for title, files in RUNS.items():
+        paths = [(RESULTS / f"{name}.json", added) for name, added in files]
+        there = [(json.loads(path.read_text()), added) for path, added in paths if path.exists()]
+        if there:
+            found[title] = table(there)
     for name, title, make in (
         ("m2td3_known_answers", "Known answers", known_answers),
         ("m2td3_ablation", "Ablation", ablation),
