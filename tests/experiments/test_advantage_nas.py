@@ -10,7 +10,6 @@ import pytest
 
 from experiments import advantage_nas
 from jaxsafe.advantage_nas import enumeration, oracle, strings, tables
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -42,12 +41,7 @@ TEXT = [
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small toy, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *TOY, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "advantage_nas", make)
+    return binaries.unbroken(tmp_path_factory, "advantage_nas", MODULE, TOY)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import pls
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -35,12 +34,7 @@ COUNT = [
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "pls", make)
+    return binaries.unbroken(tmp_path_factory, "pls", MODULE, SMALL)
 
 
 def test_a_run_in_a_world_leaves_what_the_readme_promises(finished):

@@ -10,7 +10,6 @@ import pytest
 
 from experiments import sacpo
 from jaxsafe.lm import hf
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -35,12 +34,7 @@ MERGED = ("p_sacpo@0.25:0.5", "naive@0.25:0.5")
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "sacpo", make)
+    return binaries.unbroken(tmp_path_factory, "sacpo", MODULE, SMALL)
 
 
 def test_every_stage_leaves_rows_and_a_hugging_face_folder(finished):
