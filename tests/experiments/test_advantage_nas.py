@@ -89,12 +89,6 @@ def test_the_summary_of_the_toy_is_what_its_rows_say(finished):
         assert told["low"] <= told["median"] <= told["high"]
 
 
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, TOY, out, [(6, 30)], random.Random(7))
-    assert_same_rows(out, finished)
-
-
 def test_eval_tells_the_same_again(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     (out / "eval.jsonl").unlink()

@@ -73,12 +73,6 @@ def test_the_summary_is_what_the_searches_did(finished):
         assert (row["alpha"] is None) == (row["method"] in ("naive", "unsafe_search"))
 
 
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, SMALL, out, [(4, 18)], random.Random(3))
-    assert_same_rows(out, finished)
-
-
 def test_eval_searches_again_and_render_films_it(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints")

@@ -2,7 +2,6 @@
 """The SACPO binary from end to end, in stages, killed, on files, and on tables."""
 
 import json
-import random
 import shutil
 
 import numpy as np
@@ -74,12 +73,6 @@ def test_stage_by_stage_gives_what_one_run_gives(finished, tmp_path):
     for stage in ("helpful", "all"):
         done = binaries.run(MODULE, "--resume", f"--stage={stage}", f"--out={out}")
         assert done.returncode == 0, done.stderr
-    assert_same_rows(out, finished)
-
-
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, SMALL, out, [(13, 30)], random.Random(2))
     assert_same_rows(out, finished)
 
 

@@ -213,6 +213,7 @@ def test_any_observations_give_the_closed_form_and_never_more_doubt(index, value
     prior = VARIANCE * np.exp(-square / 2)
     with jax.enable_x64(True):
         states = _after_each(jnp.asarray(index), jnp.asarray(value), jnp.asarray(noise))
+        states = jax.tree.map(np.asarray, states)
     for count in range(1, 7):
         at = index[:count]
         seen = prior[np.ix_(at, at)] + np.diag(noise[:count])
