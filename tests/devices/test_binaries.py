@@ -10,14 +10,9 @@ from tests.devices.test_processes import joined
 from tests.experiments import binaries, test_survival
 from tests.experiments.binaries import json_rows
 
-# What two processes cost besides the run itself is their start; one binary pays it in every run.
-PARAMETERS = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name != "advantage_nas"))
-    for case in test_survival.CASES
-]
 
-
-@pytest.mark.parametrize("case", PARAMETERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", test_survival.CASES, ids=lambda case: case.name)
 def test_two_processes_train_a_seed_each(case, tmp_path_factory, tmp_path):
     """Rows are those of one process, once; the first of each stage to rounding, 1e-3.
 
