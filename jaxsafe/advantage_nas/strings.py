@@ -66,7 +66,7 @@ def decode(text: str, ops: Sequence[str] = NB201_OPS) -> np.ndarray:
     for i, part in enumerate(text.split("+"), 1):
         entries = re.findall(r"([^|~]+)~(\d+)\|", part)
         whole = "|" + "".join(f"{op}~{source}|" for op, source in entries)
-        if part != whole or [int(source) for _, source in entries] != list(range(i)):
+        if part != whole or [source for _, source in entries] != [str(j) for j in range(i)]:
             raise UserError(
                 f"{text!r} is no cell at {part!r}: give |op~0| for node 1, |op~0|op~1| for node 2 "
                 "and so on, joined by +."

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxsafe.core import checks, loop, metrics, parallel, program, provenance, run, tables
+from jaxsafe.core import checks, disk, loop, metrics, parallel, program, provenance, run, tables
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.core.flags import RunOptions
@@ -110,9 +110,9 @@ def _run(binary: Binary, flag_values: flags.FlagValues) -> int:
         _dry_run(binary, options, config, programs)
         return 0
     folder = _open_folder(out, options)
-    if options.mode != "train":
-        return _revisit(binary, folder, options, config, programs)
-    return _train(binary, folder, options, config, programs)
+    act = _train if options.mode == "train" else _revisit
+    with disk.named_refusals(folder):
+        return act(binary, folder, options, config, programs)
 
 
 def _open_folder(out: str, options: RunOptions) -> Folder:
@@ -172,8 +172,8 @@ def _finish(
     binary: Binary, folder: Folder, options: RunOptions, config: Any, results: Results
 ) -> list[dict[str, Any]]:
     """Scores anew: no row of an earlier scoring stays."""
-    folder.evals.unlink(missing_ok=True)
-    return binary.finish(folder, options, config, results)
+    with disk.scored_anew(folder):
+        return binary.finish(folder, options, config, results)
 
 
 def _revisit(

@@ -36,7 +36,7 @@ SCHEMA = 1
 # The record is last: while it stands, an overwrite that was cut short can be done again.
 _OWN = (
     *("metrics.jsonl", "eval.jsonl", "timing.json", "summary.json", "log.txt"),
-    "config.json",
+    *("eval.before", "config.json"),
 )
 _OWN_FOLDERS = ("checkpoints", "models", "plots", "tensorboard")
 # Options of one invocation, which a resumed run does not inherit.

@@ -57,7 +57,16 @@ def _text(place: str, record: Record, name: str) -> str:
     value = _get(place, record, name)
     if not isinstance(value, str):
         raise _bad(place, name, value, "give a text")
+    _check_whole(place, name, value)
     return value
+
+
+def _check_whole(place: str, name: str, value: str) -> None:
+    """Refuses half of a surrogate pair, which JSON can write and neither UTF-8 nor a tokenizer."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _bad(place, name, value, "mend its half a character, \\ud800 to \\udfff") from None
 
 
 def _answer(place: str, record: Record, name: str) -> str:
@@ -115,6 +124,8 @@ def ranked(place: str, record: Record) -> Iterator[Pair]:
     good = isinstance(answers, list) and len(answers) == 2
     if not good or not all(isinstance(x, str) and x.strip() for x in answers):
         raise _bad(place, "response", answers, "give [better, worse], two texts")
+    for answer in answers:
+        _check_whole(place, "response", answer)
     yield Pair(_text(place, record, "prompt"), *answers)
 
 

@@ -205,7 +205,7 @@ def _items(path: pathlib.Path, text: str) -> Iterator[tuple[str, dict[str, Any]]
 def _parsed(place: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is no JSON ({error}): mend or remove it.") from error
 
 

@@ -134,7 +134,8 @@ def _checked(source: str, key: str, value: Any) -> np.ndarray:
         array = array.reshape(-1)
         _check_rows(source, key, array, (array == 0) | (array == 1), "give 0 or 1")
         return array.astype(bool)
-    with np.errstate(over="ignore"):  # What 32 bits cannot hold is infinite, and told below.
+    # What 32 bits cannot hold is infinite, and told below.
+    with np.errstate(over="ignore", invalid="ignore"):
         single = array.astype(np.float32)
     finite = np.isfinite(single)
     _check_rows(source, key, array, finite, "give numbers that are finite in 32 bits")

@@ -121,6 +121,11 @@ def load(
         checks.check_choice("dtype", dtype, DTYPES)
     config = hf_config.read(folder)
     stored = tensors.read_folder(folder)
+    if config.num_layers > len(stored):  # ahead of a plan for a billion of them
+        raise UserError(
+            f"{folder} has {len(stored)} tensors, where config.json asks for {config.num_layers} "
+            "layers: get both from one place."
+        )
     plan = list(leaves(config))
     kind = np.dtype(jnp.dtype(config.param_dtype))
     _check(pathlib.Path(folder), config, plan, stored, None if dtype else kind)

@@ -38,7 +38,7 @@ def read_json(folder: str | pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): give a model's folder."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}): download it anew.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no mapping: download it anew.")
@@ -66,6 +66,18 @@ def from_dict(values: dict[str, Any]) -> DecoderConfig:
     except Exception as error:  # of several kinds, each one's text on many lines
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"config.json is refused by transformers: {reason}.") from error
+    try:
+        config = _decoder(family, theirs, values)
+        validate(config)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"config.json has a value of a wrong kind ({error}).") from error
+    return config
+
+
+def _decoder(family: str, theirs: Any, values: dict[str, Any]) -> DecoderConfig:
+    """The decoder of a `config.json` that transformers has made whole."""
     sizes: dict[str, Any] = {ours: getattr(theirs, name) for ours, name in _SIZES.items()}
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
     window, layers = _windows(family, theirs)
@@ -73,7 +85,7 @@ def from_dict(values: dict[str, Any]) -> DecoderConfig:
     _check_known(theirs)
     dtype = str(values.get("dtype") or values.get("torch_dtype") or "float32")
     dtype = dtype.removeprefix("torch.")
-    config = DecoderConfig(
+    return DecoderConfig(
         **sizes,
         family=family,
         head_dim=head_dim,
@@ -86,8 +98,6 @@ def from_dict(values: dict[str, Any]) -> DecoderConfig:
         dtype=dtype,
         param_dtype=dtype,
     )
-    validate(config)
-    return config
 
 
 def _check_known(theirs: Any) -> None:

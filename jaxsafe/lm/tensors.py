@@ -8,6 +8,7 @@ memory to write it, and cannot tell a bfloat16 from other two bytes.
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -78,8 +79,8 @@ def read_folder(folder: str | pathlib.Path) -> dict[str, Stored]:
         raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}: give a model's folder.")
     try:
         places = json.loads(index.read_text())["weight_map"]
-        files = {name: read_file(folder / name) for name in sorted(set(places.values()))}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        files = {name: read_file(_inside(index, name)) for name in sorted(set(places.values()))}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{index} is no index with a weight_map: download it anew.") from error
@@ -90,6 +91,15 @@ def read_folder(folder: str | pathlib.Path) -> dict[str, Stored]:
     if extra:
         raise UserError(f"{index} does not name {extra[0]}, which a file holds: download it anew.")
     return {name: files[file][name] for name, file in places.items()}
+
+
+def _inside(index: pathlib.Path, name: str) -> pathlib.Path:
+    """The file that an index names, which is to lie beside it."""
+    if pathlib.PurePath(name).name != name or name in ("", ".."):
+        raise UserError(
+            f"{index} names the file {name!r}, not one of its folder: download it anew."
+        )
+    return index.parent / name
 
 
 def read_file(path: pathlib.Path) -> dict[str, Stored]:
@@ -103,18 +113,22 @@ def read_file(path: pathlib.Path) -> dict[str, Stored]:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         return {name: _stored(path, 8 + length, size, name, x) for name, x in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}): download or write it anew.") from error
 
 
 def _stored(path: pathlib.Path, base: int, size: int, name: str, entry: Any) -> Stored:
     dtype = np.dtype(_DTYPES[entry["dtype"]])
-    shape = tuple(int(n) for n in entry["shape"])
+    shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
-    count = int(np.prod(shape, dtype=object))
-    if not 0 <= begin <= end <= size - base or end - begin != count * dtype.itemsize:
+    if not all(type(n) is int and 0 <= n < 2**48 for n in (*shape, begin, end)):
+        raise ValueError(f"{name} has shape {shape} and bytes {begin} to {end}")
+    count = math.prod(shape)
+    if not begin <= end <= size - base or end - begin != count * dtype.itemsize:
         raise ValueError(f"{name} has {end - begin} bytes at {begin}, not {count} of {dtype}")
+    if not count:
+        np.zeros(shape, dtype)  # its other sides may be more than an array can have
     return Stored(path, dtype, shape, base + begin)
 
 

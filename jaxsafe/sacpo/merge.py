@@ -50,7 +50,12 @@ def linear(a: Params, b: Params, q: float | jax.Array) -> Params:
         for x in (a, b)
     ]
     _check_alike("one tree", named[0], "the other", named[1])
-    return jax.tree.map(lambda x, y: jnp.where(q == 1, y, x + q * (y - x)).astype(x.dtype), a, b)
+
+    def between(x: jax.Array, y: jax.Array) -> jax.Array:
+        mean = jnp.where(q == 1, y, x + q * (y - x))
+        return jnp.where(q == 0, x, mean).astype(x.dtype)  # also where y - x overflows
+
+    return jax.tree.map(between, a, b)
 
 
 def folders(

@@ -136,3 +136,45 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     with pytest.raises(UserError, match="past the 10 asked for"):
         toy.here(f"--out={out}", "--resume", "--steps=10")
     assert (out / "config.json").read_bytes() == before
+
+
+# In a namespace of its own, where anyone may mount: a disk that fills, then a read-only one.
+ON_A_DISK = """
+set -e
+mount -t tmpfs -o size=2m,mode=700 none "$1"
+shift
+disk=$1; shift
+"$@" --steps=10
+head -c 4m /dev/zero > "$disk/ballast" 2>/dev/null || true
+set +e
+"$@" --resume --steps=30; echo "full: $?" >&2
+rm "$disk/ballast"
+mount -o remount,ro none "$disk"
+"$@" --resume --steps=30; echo "read-only: $?" >&2
+mount -o remount,rw none "$disk"
+set -e
+"$@" --resume --steps=30
+cp -r "$disk/run" "$disk.kept"
+"""
+
+
+def test_a_disk_that_is_full_and_one_that_is_read_only_lose_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    apart = ["unshare", "--user", "--map-root-user", "--mount"]
+    trial = [*apart, "mount", "-t", "tmpfs", "none", str(disk)]
+    if not shutil.which("unshare") or subprocess.run(trial, capture_output=True).returncode:
+        pytest.skip("this system lets no one mount a disk of their own")
+    run = toy.command("--log_every=5", "--checkpoint_every=5", f"--out={disk}/run")
+    script = [*apart, "sh", "-c", ON_A_DISK, "sh", str(disk), str(disk), *run]
+    done = subprocess.run(script, cwd=toy.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if "error: " in line or line[-3:] == ": 2"]
+    assert len(told) == 4 and [told[1], told[3]] == ["full: 2", "read-only: 2"], done.stderr
+    assert "(No space left on device): free space" in told[0] and "Traceback" not in done.stderr
+    assert "(Read-only file system): free space or make the folder writable" in told[2]
+    whole, kept = tmp_path / "whole", tmp_path / "disk.kept"
+    rest = ["--log_every=5", "--checkpoint_every=5", "--steps=30", f"--out={whole}"]
+    assert toy.here(*rest) == 0
+    assert (kept / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (kept / "eval.jsonl").read_bytes() == (whole / "eval.jsonl").read_bytes()

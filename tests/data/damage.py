@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small file of DSRL's format, and ways to damage it."""
+"""A small file of DSRL's format, and ways to damage files of any kind."""
+
+import json
 
 import h5py
 import numpy as np
 
 from jaxsafe.data import trajectories
+from jaxsafe.lm import tensors
 
 ROWS = 12
 
@@ -74,3 +77,53 @@ def damage_structure(rng, path) -> None:
     else:
         content[key] = h5py.Empty("f")
     write(path, content)
+
+
+def pending(arrays):
+    """Arrays as `tensors.write_file` takes them."""
+    return {name: tensors.Pending(x.dtype, x.shape, lambda x=x: x) for name, x in arrays.items()}
+
+
+# What JSON can say where a number or a text should be; the deep one has more levels than Python.
+HOSTILE = [
+    *("null", "true", "-1", "0", "1", "2.5", "1e400", "NaN", "1" + "0" * 30, "9" * 5000),
+    *('""', '"../x"', '"/etc/passwd"', '"\\ud800"', '"\\u0000"', "[]", "{}", "[-2, -3]"),
+    *("[0, 1000000000000000000000]", '"' + "x" * 300 + '"', "[" * 200_000),
+]
+
+
+def damaged_text(rng, text: str) -> str:
+    """JSON text, one of whose values, at any depth, is something else."""
+    marker = "\u0001"
+    lines = text.split("\n")
+    at = int(rng.choice([i for i, line in enumerate(lines) if line.strip()]))
+    try:
+        values = [json.loads(lines[at])]
+    except ValueError:  # one object on many lines
+        values, lines, at = [json.loads(text)], [""], 0
+    holder, key = values, 0
+    while isinstance(holder[key], dict | list) and holder[key] and rng.random() < 0.9:
+        holder = holder[key]
+        places = sorted(holder) if isinstance(holder, dict) else range(len(holder))
+        key = places[rng.integers(len(places))]
+    if isinstance(holder, dict) and rng.random() < 0.2:
+        del holder[key]
+    else:
+        holder[key] = marker
+    lines[at] = json.dumps(values[0], ensure_ascii=False).replace(
+        json.dumps(marker), HOSTILE[rng.integers(len(HOSTILE))]
+    )
+    return "\n".join(lines)
+
+
+def damage_json(rng, path) -> None:
+    """Writes JSON or JSONL in which one value is something else."""
+    path.write_text(damaged_text(rng, path.read_text()))
+
+
+def damage_header(rng, path) -> None:
+    """Writes a safetensors file whose header says something else about the same bytes."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = damaged_text(rng, data[8 : 8 + length].decode()).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])

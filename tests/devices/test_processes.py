@@ -22,16 +22,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def pair(*arguments):
-    """Runs the toy as two processes; returns `(exit code, stdout, stderr)` of each."""
+def joined(command, timeout=100):
+    """Runs a command as two processes of one run; returns `(exit code, stdout, stderr)` of each."""
     address = f"--coordinator=localhost:{free_port()}"
     # Devices that tests force on themselves are not these processes'.
     environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
-            toy.command(
-                *arguments, "--distributed", address, "--num_processes=2", f"--process_id={i}"
-            ),
+            [*command, "--distributed", address, "--num_processes=2", f"--process_id={i}"],
             cwd=toy.ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -41,11 +39,16 @@ def pair(*arguments):
         for i in range(2)
     ]
     try:
-        ends = [process.communicate(timeout=100) for process in processes]
+        ends = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
     return [(p.returncode, *texts) for p, texts in zip(processes, ends, strict=True)]
+
+
+def pair(*arguments):
+    """Runs the toy as two processes."""
+    return joined(toy.command(*arguments, "--distributed"))
 
 
 def rows(out):

@@ -25,6 +25,16 @@ def run(module, *arguments):
     )
 
 
+def unbroken(tmp_path_factory, name, module, arguments):
+    """A run never stopped, made once for all tests of the session; change a copy of it alone."""
+
+    def make(out):
+        done = run(module, *arguments, f"--out={out}")
+        assert done.returncode == 0, done.stderr
+
+    return toy.once(tmp_path_factory, name, make)
+
+
 def snapshot(path):
     """The bytes of every file below a folder."""
     return {p: p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
@@ -66,12 +76,13 @@ def kill_and_resume(module, arguments, out, moments, chance):
     assert done.returncode == 0, done.stderr
 
 
-def assert_same_rows(out, finished):
+def assert_same_rows(out, finished, names=("metrics.jsonl", "eval.jsonl")):
     """Asserts that a run wrote what another one did."""
-    for name in ("metrics.jsonl", "eval.jsonl"):
+    for name in names:
         assert (out / name).read_bytes() == (finished / name).read_bytes()
-    results = [json.loads((x / "summary.json").read_text())["results"] for x in (out, finished)]
-    assert results[0] == results[1]
+    if "eval.jsonl" in names:
+        results = [json.loads((x / "summary.json").read_text())["results"] for x in (out, finished)]
+        assert results[0] == results[1]
 
 
 # Each child is a fresh start of the binary, without the seconds its imports take.

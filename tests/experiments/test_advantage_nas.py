@@ -10,7 +10,6 @@ import pytest
 
 from experiments import advantage_nas
 from jaxsafe.advantage_nas import enumeration, oracle, strings, tables
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -42,12 +41,7 @@ TEXT = [
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small toy, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *TOY, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "advantage_nas", make)
+    return binaries.unbroken(tmp_path_factory, "advantage_nas", MODULE, TOY)
 
 
 @pytest.fixture(scope="session")
@@ -93,12 +87,6 @@ def test_the_summary_of_the_toy_is_what_its_rows_say(finished):
             np.testing.assert_allclose(told[name], expected)
         assert told["median"] == pytest.approx(np.median(told["loss_per_seed"]))
         assert told["low"] <= told["median"] <= told["high"]
-
-
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, TOY, out, [(6, 30)], random.Random(7))
-    assert_same_rows(out, finished)
 
 
 def test_eval_tells_the_same_again(finished, tmp_path):

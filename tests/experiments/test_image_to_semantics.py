@@ -10,7 +10,6 @@ import pytest
 from experiments import image_to_semantics as binary
 from jaxsafe.data import image_episodes
 from jaxsafe.image_to_semantics import collect
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -30,12 +29,7 @@ SMALL = [
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "image_to_semantics", make)
+    return binaries.unbroken(tmp_path_factory, "image_to_semantics", MODULE, SMALL)
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):

@@ -13,7 +13,6 @@ import pytest
 
 from experiments import m2td3
 from jaxsafe.core import checkpoint
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, snapshot
@@ -39,12 +38,7 @@ def binary(*arguments):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binary(*SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "m2td3", make)
+    return binaries.unbroken(tmp_path_factory, "m2td3", MODULE, SMALL)
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import pls
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -35,12 +34,7 @@ COUNT = [
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "pls", make)
+    return binaries.unbroken(tmp_path_factory, "pls", MODULE, SMALL)
 
 
 def test_a_run_in_a_world_leaves_what_the_readme_promises(finished):
@@ -77,12 +71,6 @@ def test_the_summary_is_what_the_searches_did(finished):
         assert row["evaluations"] == (1 if row["method"] == "naive" else 4)
         assert 0 <= row["low"] <= row["frequency"] <= row["high"] <= 1
         assert (row["alpha"] is None) == (row["method"] in ("naive", "unsafe_search"))
-
-
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, SMALL, out, [(4, 18)], random.Random(3))
-    assert_same_rows(out, finished)
 
 
 def test_eval_searches_again_and_render_films_it(finished, tmp_path):

@@ -2,7 +2,6 @@
 """The SACPO binary from end to end, in stages, killed, on files, and on tables."""
 
 import json
-import random
 import shutil
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from experiments import sacpo
 from jaxsafe.lm import hf
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -35,12 +33,7 @@ MERGED = ("p_sacpo@0.25:0.5", "naive@0.25:0.5")
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "sacpo", make)
+    return binaries.unbroken(tmp_path_factory, "sacpo", MODULE, SMALL)
 
 
 def test_every_stage_leaves_rows_and_a_hugging_face_folder(finished):
@@ -80,12 +73,6 @@ def test_stage_by_stage_gives_what_one_run_gives(finished, tmp_path):
     for stage in ("helpful", "all"):
         done = binaries.run(MODULE, "--resume", f"--stage={stage}", f"--out={out}")
         assert done.returncode == 0, done.stderr
-    assert_same_rows(out, finished)
-
-
-def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
-    out = tmp_path / "run"
-    binaries.kill_and_resume(MODULE, SMALL, out, [(13, 30)], random.Random(2))
     assert_same_rows(out, finished)
 
 

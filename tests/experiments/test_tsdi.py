@@ -11,7 +11,6 @@ import pytest
 from jaxsafe import tsdi
 from jaxsafe.lm import hf, reference_cache
 from tests import real_data
-from tests.core import toy
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -43,12 +42,7 @@ MAIN = "TSDI alpha 1"
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The small run, never stopped; tests that change it take a copy."""
-
-    def make(out):
-        done = binaries.run(MODULE, *SMALL, f"--out={out}")
-        assert done.returncode == 0, done.stderr
-
-    return toy.once(tmp_path_factory, "tsdi", make)
+    return binaries.unbroken(tmp_path_factory, "tsdi", MODULE, SMALL)
 
 
 def results(out):

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 from tinygp import GaussianProcess
@@ -181,3 +183,44 @@ def test_a_loop_gives_what_the_scan_gives_and_outputs_map_like_a_loop():
     looped = run(jnp.asarray(LENGTHSCALE), value, noise)
     np.testing.assert_allclose(scanned.mean, looped.mean, atol=1e-5)
     np.testing.assert_allclose(scanned.var, looped.var, atol=1e-5)
+
+
+@jax.jit
+def _after_each(index, value, noise):
+    """Posteriors `[6]` on 5 x 5 points after each of six observations."""
+    z = jnp.asarray(points(5))
+    start = gp.init(jnp.full(25, MEAN, z.dtype), jnp.full(25, VARIANCE, z.dtype), 6)
+
+    def step(state, observation):
+        i, y, noise_var = observation
+        row = gp.cross("rbf", jnp.asarray(LENGTHSCALE, z.dtype), VARIANCE, z[i], z)
+        state = gp.add(state, row, i, y, noise_var)
+        return state, state
+
+    return jax.lax.scan(step, start, (index, value, noise))[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    index=st.lists(st.integers(0, 24), min_size=6, max_size=6),
+    value=st.lists(st.floats(-100, 100), min_size=6, max_size=6),
+    noise=st.lists(st.floats(1e-3, 10), min_size=6, max_size=6),
+)
+def test_any_observations_give_the_closed_form_and_never_more_doubt(index, value, noise):
+    """Against a dense solve by NumPy; places may repeat."""
+    z = points(5)
+    square = np.square((z[:, None] - z[None]) / np.asarray(LENGTHSCALE)).sum(-1)
+    prior = VARIANCE * np.exp(-square / 2)
+    with jax.enable_x64(True):
+        states = _after_each(jnp.asarray(index), jnp.asarray(value), jnp.asarray(noise))
+        states = jax.tree.map(np.asarray, states)
+    for count in range(1, 7):
+        at = index[:count]
+        seen = prior[np.ix_(at, at)] + np.diag(noise[:count])
+        weights = np.linalg.solve(seen, prior[at])
+        mean = MEAN + weights.T @ (np.asarray(value[:count]) - MEAN)
+        var = VARIANCE - np.sum(prior[at] * weights, axis=0)
+        np.testing.assert_allclose(states.mean[count - 1], mean, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(states.var[count - 1], var, rtol=0, atol=1e-9)
+    assert np.all(np.diff(states.var, axis=0) <= 0) and np.all(states.var >= 0)
+    assert states.count.tolist() == [1, 2, 3, 4, 5, 6]

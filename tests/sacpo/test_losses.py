@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.sacpo import losses
@@ -80,3 +82,51 @@ def test_an_imbalance_is_corrected_once_unless_asked():
         losses.kto_weights(5, 0, "weights")
     with pytest.raises(UserError, match="Did you mean 'weights'"):
         losses.kto_weights(5, 1, "weight")
+
+
+NUMBERS = st.lists(st.floats(-200, 200), min_size=4, max_size=4)
+TEMPERATURES = st.floats(1e-3, 10)
+
+
+@settings(max_examples=50, deadline=None)
+@given(margins=NUMBERS, temperature=TEMPERATURES, smoothing=st.floats(0, 1))
+def test_swapped_answers_mirror_the_losses_of_pairs(margins, temperature, smoothing):
+    """log sigmoid(t m) - log sigmoid(-t m) = t m; labels wrong by e are right by 1 - e."""
+    m = jnp.asarray(margins)
+    right, wrong = losses.dpo(m, temperature), losses.dpo(-m, temperature)
+    np.testing.assert_allclose(wrong - right, temperature * m, rtol=1e-9, atol=1e-9)
+    assert np.all(right >= 0)
+    np.testing.assert_allclose(
+        losses.conservative_dpo(m, temperature, smoothing),
+        losses.conservative_dpo(-m, temperature, 1 - smoothing),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    np.testing.assert_array_equal(losses.conservative_dpo(m, temperature, 0.0), right)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sums=st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), shift=st.floats(-50, 50))
+def test_a_margin_is_odd_in_its_answers_and_blind_to_their_prompt(sums, shift):
+    """What both models say of the prompt, and each of both answers, is no part of it."""
+    chosen, rejected, ref_chosen, ref_rejected = map(jnp.asarray, sums)
+    m = losses.margin(chosen, rejected, ref_chosen, ref_rejected)
+    turned = losses.margin(rejected, chosen, ref_rejected, ref_chosen)
+    np.testing.assert_allclose(turned, -m, atol=1e-11)
+    shifted = losses.margin(chosen + shift, rejected + shift, ref_chosen, ref_rejected)
+    np.testing.assert_allclose(shifted, m, atol=1e-11)
+    np.testing.assert_array_equal(losses.margin(chosen, rejected, chosen, rejected), 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ratios=NUMBERS, baseline=st.floats(0, 50), temperature=TEMPERATURES)
+def test_kto_mirrors_good_and_bad_about_the_baseline(ratios, baseline, temperature):
+    d = jnp.asarray(ratios)
+    good, bad = jnp.ones(4, bool), jnp.zeros(4, bool)
+    z0 = jnp.asarray(baseline)
+    value = losses.kto(d, good, z0, temperature)
+    np.testing.assert_allclose(value + losses.kto(d, bad, z0, temperature), 1, rtol=1e-12)
+    mirrored = losses.kto(2 * z0 - d, bad, z0, temperature)
+    np.testing.assert_allclose(value, mirrored, rtol=1e-9, atol=1e-12)
+    weighed = losses.kto(d, jnp.asarray([True, False, True, False]), z0, temperature, 2.0, 3.0)
+    assert np.all((weighed >= 0) & (weighed <= jnp.asarray([2.0, 3.0, 2.0, 3.0])))

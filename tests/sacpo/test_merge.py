@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.lm import decoder, hf, tensors
@@ -107,3 +109,28 @@ def test_a_mixture_of_models_is_a_model():
     raw = 0.75 * one + 0.25 * other
     np.testing.assert_allclose(mixed, jax.nn.log_softmax(raw), atol=1e-6)
     np.testing.assert_allclose(np.exp(mixed).sum(-1), 1, rtol=1e-5)
+
+
+WEIGHTS = st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3)
+_linear = jax.jit(merge.linear)
+
+
+@settings(max_examples=60, deadline=None)
+@given(a=WEIGHTS, b=WEIGHTS, dtype=st.sampled_from([np.float32, ml_dtypes.bfloat16]))
+def test_the_ends_of_a_merge_are_its_inputs_to_the_bit(a, b, dtype):
+    """Infinities, the largest numbers and negative zeros too; q may be traced."""
+    with np.errstate(over="ignore"):
+        a, b = (np.asarray(x, np.float32).astype(dtype) for x in (a, b))
+    for q, end in ((0.0, a), (1.0, b)):
+        assert merge.average(a, b, q).tobytes() == end.tobytes()
+        assert np.asarray(_linear({"x": a}, {"x": b}, q)["x"]).tobytes() == end.tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(a=WEIGHTS, b=WEIGHTS, q=st.floats(0, 1))
+def test_a_merge_lies_between_its_inputs(a, b, q):
+    a, b = (np.clip(np.asarray(x, np.float32), -1e30, 1e30) for x in (a, b))
+    found = merge.average(a, b, q)
+    assert np.all((found >= np.minimum(a, b)) & (found <= np.maximum(a, b)))
+    scale = np.maximum(np.abs(a), np.abs(b)).max(initial=1e-30)
+    np.testing.assert_allclose(found / scale, merge.average(b, a, 1 - q) / scale, atol=1e-6)
