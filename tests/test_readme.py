@@ -31,6 +31,13 @@ CHECKS = {
         "assert gradient.shape == (1, 2)"
     ),
     "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
+    # A body of mass m keeps 1 - 1/m of its distance at every step, and all have the same starts.
+    "contributing": (
+        "kept = 1 - 1 / np.arange(1, 5)\n"
+        "far = (kept[:, None] ** np.arange(1, 21)).sum(1)\n"
+        "np.testing.assert_allclose(found.values / found.values[3], far / far[3], rtol=1e-5)\n"
+        "assert found.worst_omega.tolist() == [4.0] and -far[3] < found.worst < 0"
+    ),
     "tour-m2td3": (
         "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())"
     ),
@@ -80,7 +87,8 @@ CHECKS = {
 def all_examples() -> dict[str, str]:
     tour = {f"tour-{name}": block for name, block in zip(SYSTEMS, examples(TEXT), strict=True)}
     of_folders = {f"{n}-{i}": b for n, t in FOLDERS.items() for i, b in enumerate(examples(t))}
-    return tour | of_folders
+    (task,) = examples((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))[1:]
+    return tour | of_folders | {"contributing": task}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
