@@ -66,6 +66,7 @@ lint: .venv/.test ## check style and types
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy
+	$(BIN) -m pyright --pythonpath "$(BIN)"
 
 format: .venv/.test ## rewrite the sources in house style
 	$(BIN) -m ruff check --fix .

@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 FOLDERS = {p.parent.name: p.read_text(encoding="utf-8") for p in ROOT.glob("jaxsafe/*/README.md")}
 RESULTS = ROOT / "benchmarks" / "results"
+# In the order of the tour.
+SYSTEMS = ("m2td3", "pls", "sacpo", "tsdi", "advantage_nas", "image_to_semantics")
 
 
 def examples(text: str) -> list[str]:
@@ -29,7 +31,39 @@ CHECKS = {
         "assert gradient.shape == (1, 2)"
     ),
     "advantage_nas-1": "assert state.step == 10 and metrics['weights/loss'] < 1",
-    "kernel": "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())",
+    # A body of mass m keeps 1 - 1/m of its distance at every step, and all have the same starts.
+    "contributing": (
+        "kept = 1 - 1 / np.arange(1, 5)\n"
+        "far = (kept[:, None] ** np.arange(1, 21)).sum(1)\n"
+        "np.testing.assert_allclose(found.values / found.values[3], far / far[3], rtol=1e-5)\n"
+        "assert found.worst_omega.tolist() == [4.0] and -far[3] < found.worst < 0"
+    ),
+    "tour-m2td3": (
+        "assert metrics['critic/loss'].shape == (64,) and bool((states.step == 2).all())"
+    ),
+    "tour-pls": (
+        "z = grid[trace.point[:, 0]]\n"
+        "assert (z[:, 1] ** 2 + 0.5 * z[:, 0] <= 1).all() and best.sum() > 1.3"
+    ),
+    "tour-sacpo": (
+        "assert abs(optimum.safety - 0.6) < 1e-9 and optimum.divergence == 0\n"
+        "assert two_stages.divergence < 1e-12\n"
+        "assert solution.outcomes['wrong reference'].divergence > 0.1"
+    ),
+    "tour-tsdi": (
+        "softmax = jax.nn.softmax\n"
+        "assert abs(softmax(first) - softmax(reference)).max() < 1e-6\n"
+        "assert bool((later == safe).all())\n"
+        "assert abs(softmax(safe) - softmax(reference)).max() > 0.1"
+    ),
+    "tour-advantage_nas": (
+        "assert abs(report.truth[0, 0] + 0.0525) < 1e-6 and gradient.shape == (1, 2)\n"
+        "assert abs(report.mean - report.truth).max() < 1e-6"
+    ),
+    "tour-image_to_semantics": (
+        "assert labels.semantics[0, :3, 0].tolist() == [1, 3, 7]\n"
+        "assert labels.mask[0].tolist() == [True, True, True, False]"
+    ),
     "image_to_semantics-0": (
         "assert labels.semantics[0, :3, 0].tolist() == [1, 3, 7]\n"
         "assert labels.mask[0].tolist() == [True, True, True, False]"
@@ -51,13 +85,48 @@ CHECKS = {
 
 
 def all_examples() -> dict[str, str]:
-    (kernel,) = examples(TEXT)
+    tour = {f"tour-{name}": block for name, block in zip(SYSTEMS, examples(TEXT), strict=True)}
     of_folders = {f"{n}-{i}": b for n, t in FOLDERS.items() for i, b in enumerate(examples(t))}
-    return {"kernel": kernel} | of_folders
+    (task,) = examples((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))[1:]
+    return tour | of_folders | {"contributing": task}
 
 
-def test_the_kernel_example_is_ten_lines():
-    assert len([line for line in all_examples()["kernel"].splitlines() if line.strip()]) <= 10
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_stop_of_the_tour_is_ten_lines_of_its_system(name):
+    block = all_examples()[f"tour-{name}"]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    assert re.search(rf"^from jaxsafe(\.| import ){name}\b", block, flags=re.M)
+
+
+def test_the_gallery_has_every_demos_picture_that_there_is():
+    for path in ROOT.glob("docs/*_demo.png"):
+        assert f"](docs/{path.name})" in TEXT, f"the gallery lacks {path.name}"
+
+
+def test_results_quoted_in_bold_stand_in_their_systems_folder():
+    section = TEXT.partition("## Results beside")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(SYSTEMS)
+    for row in rows:
+        folder, quoted = re.search(r"jaxsafe/(\w+)/", row)[1], re.findall(r"\*\*(.+?)\*\*", row)
+        assert quoted, folder
+        for number in quoted:
+            assert number in FOLDERS[folder].replace("**", ""), (folder, number)
+
+
+def test_the_map_of_the_house_is_the_house():
+    section = TEXT.partition("## The house")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `([\w/]+)` \| \S", section, flags=re.M)
+    packages = {f"jaxsafe/{path.parent.name}" for path in ROOT.glob("jaxsafe/*/__init__.py")}
+    assert packages <= set(told) and len(set(told)) == len(told)
+    assert all((ROOT / path).is_dir() for path in told)
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        folders = {path.split("/")[0] for path in listed.splitlines() if "/" in path}
+        there = {name for name in folders if not name.startswith(".")} - {"jaxsafe"}
+        assert there == set(told) - packages
 
 
 def test_every_example_is_run():

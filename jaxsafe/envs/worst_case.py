@@ -241,13 +241,8 @@ def worst_case_host(
 
     def score(omegas: np.ndarray) -> np.ndarray:
         nonlocal done
-        count, before = omegas.shape[-2], done
-
-        def tell(part: float) -> None:
-            if progress is not None:
-                progress((before + part * count) / work)
-
-        how = (episodes, seed, num_policies, num_threads, tell)
+        count = omegas.shape[-2]
+        how = (episodes, seed, num_policies, num_threads, _of_part(progress, done, count, work))
         scores = host.score(task, policy, uncertainty, omegas, *how)
         done += count
         return scores.returns.mean(-1)
@@ -261,6 +256,11 @@ def worst_case_host(
         best = [_worse(b, v, omegas, np) for b, v, omegas in found]
     refined, refined_omega = (np.stack(x) for x in zip(*best, strict=True))
     return summarise(points, values[:, : len(points)], refined, refined_omega, search.alpha, np)
+
+
+def _of_part(progress: Callable[[float], None] | None, before: int, count: int, work: int):
+    """`progress` of a part of the work: `count` after `before`."""
+    return progress and (lambda part: progress((before + part * count) / work))
 
 
 def _around(rng, omegas: np.ndarray, uncertainty: UncertaintySet, search: Search, number: int):

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house's rules: imports point one way, heavy ones are late, files and functions are small."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxsafe.advantage_nas import METHODS, report
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("jaxsafe/*/__init__.py"))
+SHARED = {"lm", "gp", "envs", "data", "nn"}
+SYSTEMS = set(PACKAGES) - SHARED - {"core"}
+# What takes seconds to import, or may be absent.
+HEAVY = {"transformers", "torch", "matplotlib", "mujoco", "brax", "gymnax", "gymnasium", "sklearn"}
+NEEDED = {"m2td3": {"mujoco"}}  # its sets of parameters are of MuJoCo's models
+
+
+def sources(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path):
+    """Names of the jaxsafe packages that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {n.split(".")[1] for n in names if n.startswith(("jaxsafe.", "experiments."))}
+        found |= {"experiments" for n in names if n.startswith("experiments.")}
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package):
+    allowed = {package, "core"} | (set() if package == "core" else SHARED)
+    for path in sources(f"jaxsafe/{package}"):
+        assert imported(path) <= allowed | {"__version__"}, path
+
+
+def test_there_are_systems_to_check():
+    assert len(SYSTEMS) == 6 and set(PACKAGES) > SHARED
+
+
+def test_the_package_is_imported_quickly_and_quietly():
+    """By processor time, which other processes do not lengthen."""
+    code = (
+        "import time; start = time.process_time(); import jaxsafe\n"
+        "assert time.process_time() - start < 2"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_heavy_libraries_are_imported_where_they_are_used():
+    """One process after the other's modules: what a package adds is told apart."""
+    code = f"""
+import importlib, sys
+for name in {sorted(PACKAGES, key=lambda name: bool(NEEDED.get(name)))!r}:
+    importlib.import_module("jaxsafe." + name)
+    print(name, *sorted({HEAVY!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == len(PACKAGES)
+    for name, *heavy in lines:
+        assert set(heavy) <= NEEDED.get(name, set()), name
+
+
+def test_every_estimator_has_a_name_for_tables():
+    assert set(report.NAMES) >= set(METHODS)
+
+
+@pytest.mark.parametrize("folder", ["jaxsafe", "experiments", "benchmarks", "tests"])
+def test_files_and_functions_are_small(folder):
+    """300 lines a file; a function, its docstring included, a screen of some 60."""
+    paths = sources(folder)
+    assert paths
+    for path in paths:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 63, f"{path}: {node.name}"
