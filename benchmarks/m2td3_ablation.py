@@ -44,7 +44,7 @@ ROWS = {
     ),
     "candidates checked by rollouts": ("--algo.check_interval=500",),
     "worst candidate alone, checked": ("--algo.average_weight=0", "--algo.check_interval=500"),
-    "omega kept within episodes": ("--algo.omega_redraw=0",),
+    "omega drawn anew within episodes": ("--algo.omega_redraw=0.2",),
     "no uniform omegas": ("--algo.uniform_omegas=0",),
     "the task's own starts": ("--algo.exploring_starts=0",),
     "episodes of 1000 steps": ("--algo.episode_steps=0",),

@@ -215,8 +215,9 @@ def paper_compat(config: Config) -> Config:
 # starts at the greatest return, 1 / (1 - gamma), and is scaled like returns need not climb there.
 # An actor that climbs Q at the worst candidate alone, in worlds drawn around candidates alone,
 # forgets the rest of the set now and then, often late; with most of both on all of the set it kept
-# it on every tuning seed. Omegas drawn anew within episodes show each omega the states that others
-# lead to: the slow swings that end at the rail.
+# it on most tuning seeds. Omegas drawn anew within episodes (`omega_redraw`) do no better with two
+# parameters (17 of 22 tuning seeds reached 900 either way) and much better with the pole's mass
+# alone, where they show each omega the slow swings that end at the rail.
 DEMO = Config(
     total_steps=8_000,
     num_envs=64,
@@ -232,7 +233,6 @@ DEMO = Config(
     exploring_starts=0.9,
     episode_steps=100,
     target_omega_noise=0.0,
-    omega_redraw=0.2,
 )
 
 # gymnax's pendulum: returns are large and negative, starts lie on the whole circle.
@@ -246,7 +246,6 @@ SWING_UP = dataclasses.replace(
     exploration_noise=0.2,
     exploring_starts=0.0,
     episode_steps=0,
-    omega_redraw=0.0,
 )
 
 # The paper's networks, batch and rates for 200,000 steps, a tenth of the paper's: a smoke run.
