@@ -12,6 +12,8 @@ from jaxsafe.image_to_semantics import target, worlds
 from jaxsafe.image_to_semantics.config import Config
 from jaxsafe.image_to_semantics.plans import Study
 
+POLICIES = ("hand", "trained", "file")
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -33,6 +35,23 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """The policy on semantics, which comes out of the source world."""
+
+    policy: str = field(
+        "hand",
+        "What acts: the world's policy written by hand (reacher's alone has one), one trained in "
+        "the source by TD3, or one of a file.",
+        choices=POLICIES,
+    )
+    file: str = field("", "HDF5 file of a policy, the policy.hdf5 of a run that trained one.")
+    steps: int = field(20_000, "TD3's iterations: a step of each world, then two updates.", low=100)
+    num_envs: int = field(64, "Worlds that TD3 steps side by side.", low=1)
+    hidden: tuple[int, ...] = field((128, 128), "Widths of its networks.", low=1)
+    gamma: float = field(0.95, "Its discount.", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """How finished predictors are scored."""
 
@@ -48,6 +67,7 @@ class Experiment:
     """Predictors side by side on one encoder, and the agents they make."""
 
     data: Data = Data()
+    source: Source = Source()
     algo: Config = Config()
     study: Study = Study()
     eval: Evaluation = Evaluation()
@@ -87,7 +107,12 @@ def validate_experiment(experiment: Experiment) -> None:
     """Raises `UserError` naming field, value and fix."""
     validate_bounds(experiment)
     config_lib.validate(experiment.algo)
-    data = experiment.data
+    data, source = experiment.data, experiment.source
+    if (source.policy == "file") != bool(source.file):
+        raise checks.UserError(
+            f"source.policy={source.policy} and source.file={source.file!r} do not fit: give a "
+            "file with source.policy=file, and with no other."
+        )
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
     plans_lib.validate(experiment.study, episodes)
     steps, side = worlds.STEPS[data.world], config_lib.SIDE

@@ -3,6 +3,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from PIL import Image
 
 from jaxsafe.core import metrics, plots, stats, tables
 from jaxsafe.core.run import Folder
-from jaxsafe.image_to_semantics import augment, evaluate, stages, study, worlds
+from jaxsafe.image_to_semantics import augment, collect, evaluate, stages, study, worlds
 from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.evaluate import Policy
@@ -29,7 +30,12 @@ _SHOWN = ("active", "auto", "augmented", "copied", "ceiling", "paired")
 def policy_of(results: dict[str, Any], seed: int) -> Policy:
     """The translators of one seed (by its place) out of a stage's result."""
     one = jax.tree.map(lambda x: x[seed], results)
-    return Policy(one["vae"], one["heads"], one["range"])
+    return Policy(one["vae"], one["heads"], one["range"], one.get("controller"))
+
+
+def acts(experiment: Experiment, results: dict[str, Any]) -> bool:
+    """Whether there is a policy to put behind the translators: a trained one or the world's own."""
+    return "controller" in results or worlds.make(experiment.data.world).policy is not None
 
 
 def score(
@@ -40,22 +46,21 @@ def score(
     Args:
       experiment: what was run.
       seeds: of the runs.
-      results: the stage's, leaves `[num_seeds, ...]`.
+      results: the stage's, leaves `[num_seeds, ...]`, and `controller` where one was trained.
       tell: called with the share that is done.
     """
     data, how = experiment.data, experiment.eval
     world, held_out = worlds.make(data.world), stages.held_out(data)
     recipe = Recipe(data.world, data.level, how.seed)
     plans = plans_lib.plans(experiment.study)
-    if world.policy is not None:
-        truth, behaviour = evaluate.reference_returns(recipe, how.episodes)
-    rows = []
+    act, rows = acts(experiment, results), []
     for i, seed in enumerate(seeds):
         policy = policy_of(results, i)
         found = evaluate.translate(policy, experiment.algo, held_out)
         errors = [evaluate.squared_errors(held_out.truth, x, policy.range) for x in found]
-        if world.policy is not None:
+        if act:
             run = evaluate.transfer(policy, experiment.algo, recipe, how.episodes, how.gain)
+            references = _references(recipe, how.episodes, policy)
         for v, plan in enumerate(plans):
             horizon = results["horizon"][i, v]
             row: dict[str, Any] = {
@@ -67,19 +72,28 @@ def score(
                 "distance": float(errors[v].sum()),
                 "errors": dict(zip(world.names, map(float, errors[v]), strict=True)),
             }
-            if world.policy is not None:
-                mean = run.returns[v].mean()
-                references = float(truth.mean()), float(behaviour.mean())
+            if act:
+                mean = float(run.returns[v].mean())
+                truth, behaviour = (references[f"return_{k}"] for k in ("true_state", "behaviour"))
                 row |= {
                     "on_policy_distance": float(run.distance[v]),
-                    "return": float(mean),
-                    "normalised": float(evaluate.normalised_return(mean, *references)),
-                    "return_true_state": references[0],
-                    "return_behaviour": references[1],
+                    "return": mean,
+                    "normalised": float(evaluate.normalised_return(mean, truth, behaviour)),
                 }
+                row |= references
             rows.append(row)
         tell((i + 1) / len(seeds))
     return rows
+
+
+def _references(recipe: Recipe, episodes: int, policy: Policy) -> dict[str, float]:
+    """Mean returns that an agent's is held against, over the same starts."""
+    true = partial(evaluate.true_state_returns, controller=policy.controller)
+    return {
+        "return_true_state": float(true(recipe, episodes).mean()),
+        "return_behaviour": float(collect.behaviour_returns(recipe, episodes).mean()),
+        "return_source": float(true(recipe._replace(level=0), episodes).mean()),
+    }
 
 
 def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -261,6 +275,6 @@ def finish(
     folder.say(tables.text_table(table(summary)))
     folder.say(f"picture: {returns(folder.plots / 'returns.png', rows)}")
     folder.say(f"picture: {strip(folder.plots / 'semantics.png', experiment, results)}")
-    if worlds.make(experiment.data.world).policy is not None:
+    if acts(experiment, results):
         folder.say(f"film: {film(folder.plots / 'transfer.gif', experiment, results)}")
     return summary

@@ -104,6 +104,7 @@ BAD_INPUT = [
     (["--study.budgets="], r"study\.budgets='' is empty"),
     (["--study.methods=augmentd"], r"'augmentd' is unknown\. Did you mean 'augmented'\?"),
     (["--algo.widths=4,4"], r"algo\.widths=4,4 has 2 values: give 6"),
+    (["--source.policy=file"], r"source.policy=file and source.file='' do not fit"),
     (["--eval.gain=0"], r"--eval\.gain=0\.0 is out of range"),
     (["--algo.latents=3"], r"Unknown flag --algo\.latents\. Did you mean --algo\.latent"),
 ]
@@ -125,3 +126,21 @@ def test_a_file_of_another_task_is_refused(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "key 'actions' has 2 columns and the task 3 actions" in done.stderr
     assert binary.BINARY.system == "image_to_semantics" and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_policy_is_trained_in_the_source_and_serves_again_from_its_file(tmp_path):
+    few = [flag for flag in SMALL if not flag.startswith("--study.methods")]
+    few += ["--study.methods=paired,augmented"]
+    trained = ("--source.policy=trained", "--source.steps=100", f"--out={tmp_path / 'trained'}")
+    done = binaries.run(MODULE, *few, *trained)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "trained" / "policy.hdf5"
+    given = ("--source.policy=file", f"--source.file={file}", f"--out={tmp_path / 'given'}")
+    done = binaries.run(MODULE, *few, *given)
+    assert done.returncode == 0, done.stderr
+    first, again = (json_rows(tmp_path / name / "eval.jsonl") for name in ("trained", "given"))
+    # The file is that of seed 0; data, encoder and predictors do not depend on it.
+    assert [r for r in first if r["seed"] == 0] == [r for r in again if r["seed"] == 0]
+    sources = {r["seed"]: r["return_source"] for r in first}
+    assert sources[0] != sources[1] and {r["return_source"] for r in again} == {sources[0]}
