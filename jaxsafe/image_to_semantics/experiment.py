@@ -11,6 +11,7 @@ from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics import target, worlds
 from jaxsafe.image_to_semantics.config import Config
 from jaxsafe.image_to_semantics.plans import Study
+from jaxsafe.image_to_semantics.unpaired import Unpaired
 
 POLICIES = ("hand", "trained", "file")
 
@@ -70,6 +71,7 @@ class Experiment:
     source: Source = Source()
     algo: Config = Config()
     study: Study = Study()
+    unpaired: Unpaired = Unpaired()
     eval: Evaluation = Evaluation()
 
 
@@ -90,11 +92,12 @@ PRESETS = {
         data=Data(episodes=200, held_out=100, level=0),
         algo=config_lib.PAPER,
         study=Study(
-            methods=("paired", "copied", "augmented", "active"),
+            methods=("paired", "copied", "augmented", "active", "unpaired"),
             budgets=(10, 50),
             pool="all",
             stride=10,
         ),
+        unpaired=Unpaired(dynamics=(1024, 1024)),
         eval=Evaluation(episodes=50),
     ),
 }

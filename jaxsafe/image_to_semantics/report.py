@@ -68,7 +68,7 @@ def score(
                 "annotations": plan.budget or int(results["labelled"][i, v]),
                 "seed": seed,
                 "labels": int(results["labelled"][i, v]),
-                "horizon": float(horizon[horizon >= 0].mean()),
+                "horizon": float(horizon[horizon >= 0].mean()) if (horizon >= 0).any() else 0.0,
                 "distance": float(errors[v].sum()),
                 "errors": dict(zip(world.names, map(float, errors[v]), strict=True)),
             }
@@ -118,7 +118,7 @@ def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[di
                 row[name], row[f"{name}_std"] = values["mean"], values["std"]
                 row[f"{name}_low"], row[f"{name}_high"] = values["ci_low"], values["ci_high"]
         paired = _of(rows, "paired", budget)
-        if paired and "normalised" in mine[0] and plan.method not in ("paired", "ceiling"):
+        if paired and "normalised" in mine[0] and plan.method not in ("paired", *plans_lib.ONCE):
             gaps = [a["normalised"] - b["normalised"] for a, b in zip(mine, paired, strict=True)]
             values = stats.summarise(gaps)
             row["better"] = values["mean"]
@@ -159,7 +159,7 @@ def returns(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib.Path:
     """Draws normalised return, or distance where there is none, against annotations."""
     name = "normalised" if "normalised" in rows[0] else "distance"
     series = {}
-    for method in dict.fromkeys(r["method"] for r in rows if r["method"] != "ceiling"):
+    for method in dict.fromkeys(r["method"] for r in rows if r["method"] not in plans_lib.ONCE):
         mine = [r for r in rows if r["method"] == method]
         seeds = sorted({r["seed"] for r in mine})
         budgets = sorted({r["annotations"] for r in mine})
