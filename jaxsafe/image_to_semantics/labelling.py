@@ -3,9 +3,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jaxsafe.image_to_semantics import algorithm, augment, networks, select
-from jaxsafe.image_to_semantics.plans import ORDERS, taught
+from jaxsafe.image_to_semantics import algorithm, augment, identify, networks, select
+from jaxsafe.image_to_semantics.plans import ORDERS, second_annotations, taught
 from jaxsafe.image_to_semantics.runs import Run, Setup, Table, draw_key
 from jaxsafe.image_to_semantics.types import Latents
 
@@ -37,12 +38,25 @@ def prepare(run: Run, setup: Setup, data: Table) -> Run:
     steps = data.rows.shape[1]
     rolled = augment.roll_out(setup.simulator, starts, data.actions, data.lengths, steps)
     inside, anywhere = rolled.mask, _anywhere(run, rolled.mask)
+    family = setup.family
+    if family is not None:
+        factors = _identify(run, setup, data, orders["uniform"], starts)
+        run = run.replace(factors=factors)
+
+        def again(f: jax.Array) -> jax.Array:
+            world = family.simulator(f)
+            return augment.roll_out(world, starts, data.actions, data.lengths, steps).semantics
+
+        fitted = lax.map(again, factors)
     labels, masks, horizons = [], [], []
     for method, budget in taught(study):
         if method == "ceiling":
             chosen = jnp.ones(len(data.rows), bool)
         else:
-            picked = orders["uniform" if ORDERS[method] == "steps" else ORDERS[method]][:budget]
+            first = budget
+            if method == "identified":
+                first -= second_annotations(study, budget)
+            picked = orders["uniform" if ORDERS[method] == "steps" else ORDERS[method]][:first]
             chosen = jnp.zeros(len(data.rows), bool).at[picked].set(True)
         limit = {"paired_starts": 0, "short": study.horizon, "auto": study.horizon}
         last = limit.get("auto" if method == "anchored" else method, steps)
@@ -50,15 +64,52 @@ def prepare(run: Run, setup: Setup, data: Table) -> Run:
         if method == "paired":
             mask = anywhere < budget
         copied = method in ("paired", "copied", "ceiling")
-        labels.append(data.truth if copied else rolled.semantics)
+        replayed = rolled.semantics
+        if method == "identified":
+            replayed = fitted[study.budgets.index(budget)]
+        labels.append(data.truth if copied else replayed)
         masks.append(mask)
         horizons.append(jnp.where(mask.any(1), mask.sum(1) - 1, -1))
-    return run.replace(
+    run = run.replace(
         latents=latents,
         labels=jnp.stack(labels),
         mask=jnp.stack(masks),
         horizon=jnp.stack(horizons).astype(jnp.int32),
     )
+    return run.replace(label_error=_label_error(run, data))
+
+
+def _label_error(run: Run, data: Table) -> jax.Array:
+    """RMS of used labels against the truth, in standard deviations, `[V]`."""
+    gap = jax.vmap(augment.disagreement, (0, None, None))(run.labels, data.truth, data.std)
+    used = jnp.where(run.mask, gap, 0.0).sum((1, 2)) / jnp.maximum(run.mask.sum((1, 2)), 1)
+    return jnp.sqrt(used)
+
+
+def _identify(
+    run: Run, setup: Setup, data: Table, order: jax.Array, starts: jax.Array
+) -> jax.Array:
+    """Factors `[budgets, P]` fitted to second annotations of the first episodes of `order`.
+
+    One image shows no speed, so places alone are compared. A second annotation has an error as the
+    first has.
+    """
+    study, family = setup.study, setup.family
+    assert family is not None
+    counts = jnp.array([second_annotations(study, budget) for budget in study.budgets])
+    most = second_annotations(study, max(study.budgets))
+    chosen = order[:most]
+    step = jnp.minimum(study.later, data.lengths[chosen] - 1)
+    error = jax.random.normal(draw_key(run, 10), (most, data.truth.shape[-1]))
+    later = data.truth[chosen, step] + study.annotation_error * data.std * error
+    seen = identify.Annotated(starts[chosen], later, step, data.actions[chosen])
+    std = jnp.where(jnp.asarray(family.shown), data.std, jnp.inf)
+
+    def one(count: jax.Array) -> jax.Array:
+        used = jnp.arange(most) < count
+        return identify.fit(family.simulator, seen, std, family.factors, used=used).factors
+
+    return lax.map(one, counts)
 
 
 def _anywhere(run: Run, inside: jax.Array) -> jax.Array:
@@ -94,4 +145,5 @@ def relabel(run: Run, setup: Setup, data: Table) -> Run:
         new = augment.horizon_mask(data.lengths, steps, used) & chosen[:, None]
         mask = mask.at[v].set(new)
         horizon = horizon.at[v].set(jnp.where(chosen, last, -1))
-    return run.replace(labels=labels, mask=mask, horizon=horizon)
+    run = run.replace(labels=labels, mask=mask, horizon=horizon)
+    return run.replace(label_error=_label_error(run, data))

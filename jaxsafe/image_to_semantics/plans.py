@@ -19,6 +19,7 @@ ORDERS = {
     "short": "uniform",
     "auto": "uniform",
     "anchored": "uniform",
+    "identified": "uniform",
     "copied": "uniform",
     "ceiling": "uniform",
 }
@@ -35,7 +36,9 @@ class Study:
         "paired: annotations of any images, without augmentation; paired_starts: of first images; "
         "augmented: these replayed by the simulator to the end; active: those that the greedy "
         "diversity picks; k_center, uncertain: other picks; short: replayed for few steps; auto: "
-        "until predictor and replay part; anchored: going on from the predictor there; copied: "
+        "until predictor and replay part; anchored: going on from the predictor there; "
+        "identified: replayed by a simulator whose damping, masses and motors are fitted to second "
+        "annotations of some episodes, taken out of the budget; copied: "
         "true labels of whole episodes, as the released code copies; ceiling: all true labels; "
         "unpaired: no annotation, but a dynamics cycle and an adversary (Zhang et al.).",
         choices=METHODS,
@@ -54,9 +57,18 @@ class Study:
     tolerance: float = field(
         0.05, "Squared error that auto allows a label, in variances of semantics.", low=0.0
     )
+    later_share: float = field(
+        0.2, "Share of annotations that identified gives to second ones.", low=0.0, high=0.5
+    )
+    later: int = field(50, "Steps from an episode's first to its second annotation.", low=1)
     annotation_error: float = field(
         0.0, "Noise of annotations, in standard deviations of semantics.", low=0.0
     )
+
+
+def second_annotations(study: Study, budget: int) -> int:
+    """How many of `budget` annotations the method identified gives to episodes' later images."""
+    return max(1, round(study.later_share * budget))
 
 
 class Plan(NamedTuple):
@@ -86,6 +98,10 @@ def validate(study: Study, episodes: int) -> None:
         raise UserError(
             f"study.methods={','.join(study.methods)!r} has no method with few annotations: name "
             "one more."
+        )
+    if "identified" in study.methods and min(study.budgets) < 2:
+        raise UserError(
+            "study.budgets=1 leaves no first image to the method identified: give at least 2."
         )
     if max(study.budgets) > episodes:
         raise UserError(

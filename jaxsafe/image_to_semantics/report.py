@@ -62,7 +62,7 @@ def score(
             run = evaluate.transfer(policy, experiment.algo, recipe, how.episodes, how.gain)
             references = _references(recipe, how.episodes, policy)
         for v, plan in enumerate(plans):
-            horizon = results["horizon"][i, v]
+            horizon, label_error = results["horizon"][i, v], results["label_error"][i]
             row: dict[str, Any] = {
                 "method": plan.method,
                 "annotations": plan.budget or int(results["labelled"][i, v]),
@@ -72,6 +72,11 @@ def score(
                 "distance": float(errors[v].sum()),
                 "errors": dict(zip(world.names, map(float, errors[v]), strict=True)),
             }
+            if v < len(label_error):  # the others have no label
+                row["label_error"] = float(label_error[v])
+            if plan.method == "identified":
+                factors = results["factors"][i, experiment.study.budgets.index(plan.budget)]
+                row["factors"] = dict(zip(worlds.FACTORS, map(float, factors), strict=True))
             if act:
                 mean = float(run.returns[v].mean())
                 truth, behaviour = (references[f"return_{k}"] for k in ("true_state", "behaviour"))
@@ -112,6 +117,8 @@ def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[di
             "horizon": float(np.mean([r["horizon"] for r in mine])),
             "seeds": len(mine),
         }
+        if "label_error" in mine[0]:
+            row["label_error"] = float(np.mean([r["label_error"] for r in mine]))
         for name in ("distance", "on_policy_distance", "return", "normalised"):
             if name in mine[0]:
                 values = stats.summarise([r[name] for r in mine])
@@ -139,6 +146,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "method": r["method"],
             "annotations": r["annotations"],
             "labels": f"{r['labels']:.0f}",
+            "label error": f"{r['label_error']:.3f}" if "label_error" in r else "",
             "distance": f"{r['distance']:.3f}",
         }
         if "normalised" in r:

@@ -4,6 +4,7 @@
 N rows are images of the offline data, E its episodes, T their greatest length, V predictors.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -50,6 +51,20 @@ class Table(NamedTuple):
     std: jax.Array
 
 
+class Family(NamedTuple):
+    """Simulators among which the study may identify one.
+
+    Attributes:
+      simulator: `factors [P] -> Simulator`.
+      factors: P.
+      shown: `[S]` bool, semantics that one image shows.
+    """
+
+    simulator: Callable[[jax.Array], Simulator]
+    factors: int
+    shown: tuple[bool, ...]
+
+
 class Setup(NamedTuple):
     """What stays the same in a run; none of it changes with the seed.
 
@@ -60,6 +75,7 @@ class Setup(NamedTuple):
       range: of its semantics.
       how: the baseline without annotations learns; static.
       source: what that knows of the source; None where it is not compared.
+      family: of simulators; None where none is identified.
     """
 
     config: Config
@@ -68,6 +84,7 @@ class Setup(NamedTuple):
     range: Range
     how: Unpaired = Unpaired()
     source: Source | None = None
+    family: Family | None = None
 
 
 class Run(struct.PyTreeNode):
@@ -80,6 +97,8 @@ class Run(struct.PyTreeNode):
       mask: `[V, E, T]` bool, which of them are used.
       horizon: `[V, E]` int32, K, and -1 where an episode is not annotated.
       last: the metrics of the last chunk, by the order of `metric_names`; 0 where there were none.
+      label_error: `[V]`, RMS of used labels against the truth, in standard deviations.
+      factors: `[budgets, P]` that were identified; None where none are.
       alone: the predictor without annotations; None where it is not compared.
     """
 
@@ -89,6 +108,8 @@ class Run(struct.PyTreeNode):
     mask: jax.Array
     horizon: jax.Array
     last: jax.Array
+    label_error: jax.Array
+    factors: jax.Array | None = None
     alone: unpaired.State | None = None
 
 

@@ -14,7 +14,7 @@ from jaxsafe.image_to_semantics import collect, networks, plans, study, unpaired
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.config import SIDE
 from jaxsafe.image_to_semantics.experiment import Data, Experiment
-from jaxsafe.image_to_semantics.study import Setup, Table
+from jaxsafe.image_to_semantics.runs import Family, Setup, Table
 from jaxsafe.image_to_semantics.types import Range
 from jaxsafe.image_to_semantics.worlds import SourceEpisodes
 
@@ -73,12 +73,17 @@ def setup(experiment: Experiment) -> tuple[Setup, Table]:
     """
     what = seen(experiment.data, experiment.algo.range_margin)
     plans.validate(experiment.study, len(what.offline.lengths))
-    simulator = worlds.simulator(worlds.make(experiment.data.world))
+    world = worlds.make(experiment.data.world)
+    simulator = worlds.simulator(world)
     how, source = experiment.unpaired, None
     if "unpaired" in experiment.study.methods:
         key = jax.random.fold_in(jax.random.key(experiment.data.seed), 1)
         source = unpaired.make_source(key, *what.source, what.range, how)
-    made = Setup(experiment.algo, experiment.study, simulator, what.range, how, source)
+    family = None
+    if "identified" in experiment.study.methods:
+        one = functools.partial(worlds.simulator, world)
+        family = Family(one, len(worlds.FACTORS), world.shown)
+    made = Setup(experiment.algo, experiment.study, simulator, what.range, how, source, family)
     return made, study.table(what.offline, experiment.algo.frames, what.std)
 
 

@@ -30,6 +30,7 @@ def init(key: jax.Array, setup: Setup, data: Table) -> Run:
     if setup.source is not None:
         mine = jax.random.fold_in(jax.random.fold_in(learner.key, 0), 8)
         alone = unpaired.init(mine, setup.config, setup.how, size)
+    family = setup.family
     return Run(
         learner=learner,
         latents=Latents(blank, blank + 0.0),
@@ -37,6 +38,8 @@ def init(key: jax.Array, setup: Setup, data: Table) -> Run:
         mask=jnp.zeros((number, episodes, steps), bool),
         horizon=jnp.full((number, episodes), -1, jnp.int32),
         last=jnp.zeros(len(metric_names(setup.study))),
+        label_error=jnp.zeros(number),
+        factors=None if family is None else jnp.ones((len(setup.study.budgets), family.factors)),
         alone=alone,
     )
 
@@ -151,10 +154,12 @@ def result(run: Run) -> dict[str, Any]:
         heads = jax.tree.map(join, heads, run.alone.heads)
         horizon = join(horizon, jnp.full_like(horizon[..., :1, :], -1))
         labelled = join(labelled, jnp.zeros_like(labelled[..., :1]))
-    return {
+    more = {} if run.factors is None else {"factors": run.factors}
+    return more | {
         "vae": learner.vae,
         "heads": heads,
         "range": learner.range,
         "horizon": horizon,
         "labelled": labelled,
+        "label_error": run.label_error,
     }

@@ -40,6 +40,7 @@ class World:
       tracks: whether it moves along x with the first position.
       square: side of the floor's squares, metres.
       names: of the S semantics.
+      shown: whether one image shows them, as it does places and no speeds; `[S]` of bool.
     """
 
     name: str
@@ -52,6 +53,7 @@ class World:
     tracks: bool
     square: float
     names: tuple[str, ...]
+    shown: tuple[bool, ...]
 
     @property
     def size(self) -> int:
@@ -172,6 +174,7 @@ def _reacher() -> World:
         tracks=False,
         square=0.25,
         names=("cos q1", "sin q1", "cos q2", "sin q2", "w1", "w2", "ball x", "ball y"),
+        shown=(True,) * 4 + (False,) * 2 + (True,) * 2,
     )
 
 
@@ -209,4 +212,5 @@ def _runner(name: str, task_name: str) -> World:
         tracks=True,
         square=0.4,
         names=(*positions, *speeds),
+        shown=(True,) * len(positions) + (False,) * len(speeds),
     )
