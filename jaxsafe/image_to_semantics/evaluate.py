@@ -138,7 +138,8 @@ def transfer(
     starts = [world.start(rng) for rng in rngs]
     some = target.looks(world, gap, rngs)
     qpos, qvel = (np.tile(np.stack(c), (number, 1)) for c in zip(*starts, strict=True))
-    fleet, renderer = Fleet(world, gap, qpos, qvel), Renderer(world)
+    renderer = Renderer(world, by=recipe.renderer)
+    fleet = Fleet(world, gap, qpos, qvel)
     episode, shape = np.tile(np.arange(episodes), number), (number, episodes)
     stack, before, errors = None, None, []
     try:
@@ -160,6 +161,7 @@ def transfer(
             fleet.step(np.asarray(actions).reshape(len(episode), -1))
     finally:
         fleet.close()
+        renderer.close()
     return Transfer(fleet.returns.reshape(shape), np.mean(errors, axis=0))
 
 

@@ -27,6 +27,11 @@ class Data:
         low=0,
         high=len(target.LEVELS) - 1,
     )
+    renderer: str = field(
+        "raycaster",
+        "What draws target images: our ray caster, or MuJoCo, which needs OpenGL.",
+        choices=target.RENDERERS,
+    )
     file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
     episodes: int = field(200, "Offline episodes that are made.", low=1)
     held_out: int = field(20, "Further episodes on which predictions are scored.", low=1)

@@ -51,7 +51,7 @@ def score(
     """
     data, how = experiment.data, experiment.eval
     world, held_out = worlds.make(data.world), stages.held_out(data)
-    recipe = Recipe(data.world, data.level, how.seed)
+    recipe = Recipe(data.world, data.level, how.seed, data.renderer)
     plans = plans_lib.plans(experiment.study)
     act, rows = acts(experiment, results), []
     for i, seed in enumerate(seeds):
@@ -240,7 +240,7 @@ def film(
     data, v = experiment.data, shown_plan(experiment)
     policy = policy_of(results, 0)
     policy = policy._replace(heads=jax.tree.map(lambda x: x[v : v + 1], policy.heads))
-    recipe = Recipe(data.world, data.level, experiment.eval.seed)
+    recipe = Recipe(data.world, data.level, experiment.eval.seed, data.renderer)
     shots: list[Image.Image] = []
 
     def keep(t: int, images: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> None:

@@ -51,7 +51,7 @@ def seen(data: Data, margin: str) -> Seen:
         limits = {"action_low": world.task.action_low, "action_high": world.task.action_high}
         offline, _ = image_episodes.load(data.file, size=(SIDE, SIDE), **limits)
     else:
-        recipe = Recipe(data.world, data.level, data.seed)
+        recipe = Recipe(data.world, data.level, data.seed, data.renderer)
         offline = collect.collect(recipe, data.episodes, data.processes)
     range_ = networks.make_range(source.semantics, margin)
     # A dimension that the source never moves has no scale of its own.
@@ -61,7 +61,7 @@ def seen(data: Data, margin: str) -> Seen:
 @functools.lru_cache(maxsize=4)
 def held_out(data: Data) -> ImageEpisodes:
     """Further episodes of the target world, which nothing is trained on."""
-    recipe = Recipe(data.world, data.level, data.seed + 500_000)
+    recipe = Recipe(data.world, data.level, data.seed + 500_000, data.renderer)
     return collect.collect(recipe, data.held_out, data.processes)
 
 
