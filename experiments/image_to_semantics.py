@@ -7,29 +7,116 @@ annotations), paper (published networks, lengths and literal choices, in this wo
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxsafe.core import launch, loop
 from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
+from jaxsafe.envs import uncertainty
+from jaxsafe.image_to_semantics import controllers, report, worlds
 from jaxsafe.image_to_semantics import experiment as experiments
-from jaxsafe.image_to_semantics import report, stages
+from jaxsafe.image_to_semantics import stages as stages_lib
 from jaxsafe.image_to_semantics.experiment import Experiment
+from jaxsafe.m2td3 import algorithm, train
+from jaxsafe.m2td3 import config as td3
+
+POLICY = "policy"  # the stage that trains one
+_CRITIC_SCALE = 5.0  # of the order of discounted returns, metres
+
+
+def policy_config(experiment: Experiment) -> td3.Config:
+    """TD3 as M2TD3 has it: the set is a point, and its critics see no omega."""
+    how, envs = experiment.source, experiment.source.num_envs
+    return td3.Config(
+        method="td3",
+        total_steps=how.steps,
+        num_envs=envs,
+        replay_capacity=4000 * envs,
+        batch_size=256,
+        hidden=how.hidden,
+        gamma=how.gamma,
+        critic_scale=_CRITIC_SCALE,
+        policy_noise=0.1,
+        noise_clip=0.2,
+        episode_steps=worlds.STEPS[experiment.data.world],
+    )
+
+
+def policy_stage(experiment: Experiment) -> Stage:
+    """Trains a policy on semantics in the source world."""
+    config, task = policy_config(experiment), worlds.make(experiment.data.world).task
+    name, leaf = next(iter(task.parameters.items()))
+    nominal = float(np.asarray(getattr(task.model, leaf.field))[leaf.slices])
+    point = uncertainty.make_set(task, {name: (nominal, nominal)})
+
+    def result(run: train.Run) -> controllers.Controller:
+        world = run.learner.world
+        actor = algorithm.scored_actor(run.learner, config)
+        scales = world.obs_scale, world.action_low, world.action_high
+        return controllers.of_perceptron(actor, *scales)
+
+    return Stage(
+        name=POLICY,
+        init=lambda key: train.init(key, config, task, point),
+        chunk=lambda run, first, n: train.chunk(run, first, n, config, task, point),
+        num_steps=config.total_steps,
+        parameters=lambda run: (run.learner.actor, run.learner.critic),
+        result=result,
+        units_per_step=config.num_envs,
+    )
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+    """The policy's stage, where one is to be trained, and that of the translators.
+
+    Raises:
+      UserError: a file of data or of a policy is absent or unsound.
+    """
+    if experiment.source.policy == "file":  # refused now, and not after hours
+        _from_file(experiment)
+    own = stages_lib.stages(experiment)
+    return [policy_stage(experiment), *own] if experiment.source.policy == "trained" else own
+
+
+def _from_file(experiment: Experiment) -> controllers.Controller:
+    return controllers.load(experiment.source.file, worlds.make(experiment.data.world))
+
+
+def _results(experiment: Experiment, results: launch.Results) -> dict[str, Any]:
+    """The translators' result, with the policies of all seeds."""
+    mine = dict(results[stages_lib.NAME])
+    if experiment.source.policy == "trained":
+        mine["controller"] = results[POLICY]
+    if experiment.source.policy == "file":
+        copies = len(mine["horizon"])
+        one = _from_file(experiment)
+        mine["controller"] = jax.tree.map(lambda x: np.stack([x] * copies), one)
+    return mine
 
 
 def finish(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> list[dict[str, Any]]:
-    """Scores all predictors; writes rows, tables, pictures and a film."""
+    """Scores all predictors; writes rows, tables, pictures, a film and the trained policy."""
     seeds = range(options.seed, options.seed + options.num_seeds)
+    mine = _results(experiment, results)
+    if experiment.source.policy == "trained":
+        first = jax.tree.map(lambda x: x[0], mine["controller"])
+        path = controllers.save(folder.path / "policy.hdf5", first)
+        folder.say(f"policy of seed {options.seed}: {path}")
     with loop.progress_bar(options, "scoring in the target world") as bar:
         tell = lambda fraction: bar.update(fraction - bar.n)  # noqa: E731
-        return report.finish(folder, seeds, experiment, dict(results[stages.NAME]), tell)
+        return report.finish(folder, seeds, experiment, mine, tell)
 
 
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
     """Films the first seed's agent in the target world."""
-    path = report.film(folder.plots / "transfer.gif", experiment, dict(results[stages.NAME]))
+    mine = _results(experiment, results)
+    path = report.film(folder.plots / "transfer.gif", experiment, mine)
     folder.say(f"film of seed {options.seed}: {path}")
 
 
@@ -37,7 +124,7 @@ BINARY = launch.Binary(
     system="image_to_semantics",
     presets=experiments.PRESETS,
     validate=experiments.validate_experiment,
-    stages=stages.stages,
+    stages=stages,
     finish=finish,
     render=render,
     free=experiments.RESUMABLE,

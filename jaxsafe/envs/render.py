@@ -27,8 +27,11 @@ _PACKAGES = {"egl": "libegl1 and libgl1-mesa-dri", "osmesa": "libosmesa6"}
 _SIZE = (480, 360)
 
 
-def backend() -> str:
+def backend(instead: str = "lines") -> str:
     """Returns "egl" or "osmesa": what `MUJOCO_GL` names, or else what is installed.
+
+    Args:
+      instead: the renderer without OpenGL that an error tells of.
 
     Raises:
       UserError: neither is installed, or `MUJOCO_GL` names another backend.
@@ -42,13 +45,18 @@ def backend() -> str:
             return name
     raise UserError(
         "MuJoCo's renderer needs EGL or OSMesa, and neither is installed: apt install libegl1 "
-        "libgl1-mesa-dri, or apt install libosmesa6, or take the renderer that needs none, lines."
+        "libgl1-mesa-dri, or apt install libosmesa6, or take the renderer that needs none, "
+        f"{instead}."
     )
 
 
 @contextlib.contextmanager
-def _context(name: str, width: int, height: int) -> Iterator[None]:
-    """An OpenGL context that is current inside the block."""
+def context(name: str, width: int, height: int, instead: str = "lines") -> Iterator[None]:
+    """An OpenGL context that is current inside the block; `backend` gives the name.
+
+    Raises:
+      UserError: it does not start; the line names the package, and what to take `instead`.
+    """
     logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells that an accelerator is absent
     try:
         # MuJoCo picks its backend once and for all on import, so this asks for it by name.
@@ -57,7 +65,7 @@ def _context(name: str, width: int, height: int) -> Iterator[None]:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise UserError(
             f"OpenGL by {name} does not start ({str(error).splitlines()[0]}): apt install "
-            f"{_PACKAGES[name]}, or take the renderer that needs none, lines."
+            f"{_PACKAGES[name]}, or take the renderer that needs none, {instead}."
         ) from error
     try:
         yield
@@ -95,7 +103,7 @@ def frames(
     data, camera = mujoco.MjData(model), _camera(model)
     option, rectangle = mujoco.MjvOption(), mujoco.MjrRect(0, 0, width, height)
     images = np.empty((len(qpos), height, width, 3), np.uint8)
-    with _context(by or backend(), width, height):
+    with context(by or backend(), width, height):
         scene = mujoco.MjvScene(model, maxgeom=1000)
         renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, renderer)

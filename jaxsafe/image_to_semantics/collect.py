@@ -21,11 +21,13 @@ class Recipe(NamedTuple):
       world: name.
       level: of the gap, an index into `target.LEVELS`.
       seed: of starts, actions and looks; starts and actions are the same at every level.
+      renderer: one of `target.RENDERERS`.
     """
 
     world: str
     level: int
     seed: int
+    renderer: str = "raycaster"
 
 
 def generators(recipe: Recipe, episodes: range | list[int]) -> list[np.random.Generator]:
@@ -70,7 +72,11 @@ def _collect(recipe: Recipe, episodes: list[int], size: tuple[int, int]) -> Imag
     qpos, truth, lengths = _drive(world, gap, starts, actions)
     steps = np.arange(world.steps)
     episode, step = np.nonzero(steps < lengths[:, None])
-    images = Renderer(world, size).draw(some, episode, step, qpos[episode, step])
+    renderer = Renderer(world, size, recipe.renderer)
+    try:
+        images = renderer.draw(some, episode, step, qpos[episode, step])
+    finally:
+        renderer.close()
     columns = {
         "images": images,
         "actions": actions[episode, step],

@@ -11,20 +11,38 @@ import numpy as np
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.data.image_episodes import ImageEpisodes
-from jaxsafe.image_to_semantics import algorithm, augment, collect, networks, study, target, worlds
+from jaxsafe.image_to_semantics import (
+    algorithm,
+    augment,
+    collect,
+    controllers,
+    networks,
+    study,
+    target,
+    worlds,
+)
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.config import Config
+from jaxsafe.image_to_semantics.controllers import Controller
 from jaxsafe.image_to_semantics.target import LEVELS, Fleet, Renderer
 from jaxsafe.image_to_semantics.types import Range
 from jaxsafe.image_to_semantics.worlds import World
 
 
 class Policy(NamedTuple):
-    """V translators of one seed: autoencoder, predictors `[V, ...]` and range."""
+    """V translators of one seed and what acts on their semantics.
+
+    Attributes:
+      vae: parameters of the autoencoder.
+      heads: of V predictors, leaves `[V, ...]`.
+      range: of semantics.
+      controller: a trained policy; None takes the world's own.
+    """
 
     vae: Any
     heads: Any
     range: Range
+    controller: Controller | None = None
 
 
 class Transfer(NamedTuple):
@@ -88,15 +106,7 @@ def _act(world: World, config: Config, gain: float, policy: Policy, images, key,
         flat = jax.vmap(predicted)(*(x.reshape(-1, x.shape[-1]) for x in before))
         expected = flat.reshape(number, batch, size)
         seen = expected + gain * (seen - expected)
-    assert world.policy is not None
-    return world.policy(jnp, seen), seen
-
-
-def check_policy(world: World) -> Callable[..., Any]:
-    """Returns the world's policy; raises `UserError` where it has none."""
-    if world.policy is None:
-        raise UserError(f"{world.name} comes without a policy: score matching distances alone.")
-    return world.policy
+    return controllers.control(world, policy.controller, jnp, seen), seen
 
 
 def transfer(
@@ -122,13 +132,14 @@ def transfer(
       UserError: the world has no policy.
     """
     world, gap = worlds.make(recipe.world), LEVELS[recipe.level]
-    check_policy(world)
+    controllers.check(world, policy.controller)
     number = len(jax.tree.leaves(policy.heads)[0])
     rngs = collect.generators(recipe, range(episodes))
     starts = [world.start(rng) for rng in rngs]
     some = target.looks(world, gap, rngs)
     qpos, qvel = (np.tile(np.stack(c), (number, 1)) for c in zip(*starts, strict=True))
-    fleet, renderer = Fleet(world, gap, qpos, qvel), Renderer(world)
+    renderer = Renderer(world, by=recipe.renderer)
+    fleet = Fleet(world, gap, qpos, qvel)
     episode, shape = np.tile(np.arange(episodes), number), (number, episodes)
     stack, before, errors = None, None, []
     try:
@@ -150,17 +161,25 @@ def transfer(
             fleet.step(np.asarray(actions).reshape(len(episode), -1))
     finally:
         fleet.close()
+        renderer.close()
     return Transfer(fleet.returns.reshape(shape), np.mean(errors, axis=0))
 
 
-def reference_returns(recipe: Recipe, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `[B]` of the policy on true states in the target world, and of random behaviour.
+def true_state_returns(
+    recipe: Recipe, episodes: int, controller: Controller | None = None
+) -> np.ndarray:
+    """Returns `[B]` of a policy that sees true states in the target world.
+
+    Args:
+      recipe: names the world and the level; level 0 is the source's physics.
+      episodes: B.
+      controller: the policy; None takes the world's own.
 
     Raises:
       UserError: the world has no policy.
     """
     world, gap = worlds.make(recipe.world), LEVELS[recipe.level]
-    act = check_policy(world)
+    act = partial(controllers.control, world, controller)
     starts = [world.start(rng) for rng in collect.generators(recipe, range(episodes))]
     qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
     fleet = Fleet(world, gap, qpos, qvel)
@@ -169,7 +188,7 @@ def reference_returns(recipe: Recipe, episodes: int) -> tuple[np.ndarray, np.nda
             fleet.step(act(np, fleet.semantics.astype(np.float64)))
     finally:
         fleet.close()
-    return fleet.returns, collect.behaviour_returns(recipe, episodes)
+    return fleet.returns
 
 
 def normalised_return(value: Any, truth: float, behaviour: float) -> Any:

@@ -11,6 +11,9 @@ from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics import target, worlds
 from jaxsafe.image_to_semantics.config import Config
 from jaxsafe.image_to_semantics.plans import Study
+from jaxsafe.image_to_semantics.unpaired import Unpaired
+
+POLICIES = ("hand", "trained", "file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +27,34 @@ class Data:
         low=0,
         high=len(target.LEVELS) - 1,
     )
+    renderer: str = field(
+        "raycaster",
+        "What draws target images: our ray caster, or MuJoCo, which needs OpenGL.",
+        choices=target.RENDERERS,
+    )
     file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
     episodes: int = field(200, "Offline episodes that are made.", low=1)
     held_out: int = field(20, "Further episodes on which predictions are scored.", low=1)
     seed: int = field(0, "Of these data; runs of all seeds share them.", low=0)
     processes: int = field(1, "Processes that make them; the data stay the same.", low=1, high=256)
     source_episodes: int = field(200, "Source episodes that give the semantics' range.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The policy on semantics, which comes out of the source world."""
+
+    policy: str = field(
+        "hand",
+        "What acts: the world's policy written by hand (reacher's alone has one), one trained in "
+        "the source by TD3, or one of a file.",
+        choices=POLICIES,
+    )
+    file: str = field("", "HDF5 file of a policy, the policy.hdf5 of a run that trained one.")
+    steps: int = field(20_000, "TD3's iterations: a step of each world, then two updates.", low=100)
+    num_envs: int = field(64, "Worlds that TD3 steps side by side.", low=1)
+    hidden: tuple[int, ...] = field((128, 128), "Widths of its networks.", low=1)
+    gamma: float = field(0.95, "Its discount.", low=0.0, high=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +73,10 @@ class Experiment:
     """Predictors side by side on one encoder, and the agents they make."""
 
     data: Data = Data()
+    source: Source = Source()
     algo: Config = Config()
     study: Study = Study()
+    unpaired: Unpaired = Unpaired()
     eval: Evaluation = Evaluation()
 
 
@@ -70,11 +97,12 @@ PRESETS = {
         data=Data(episodes=200, held_out=100, level=0),
         algo=config_lib.PAPER,
         study=Study(
-            methods=("paired", "copied", "augmented", "active"),
+            methods=("paired", "copied", "augmented", "active", "unpaired"),
             budgets=(10, 50),
             pool="all",
             stride=10,
         ),
+        unpaired=Unpaired(dynamics=(1024, 1024)),
         eval=Evaluation(episodes=50),
     ),
 }
@@ -87,7 +115,12 @@ def validate_experiment(experiment: Experiment) -> None:
     """Raises `UserError` naming field, value and fix."""
     validate_bounds(experiment)
     config_lib.validate(experiment.algo)
-    data = experiment.data
+    data, source = experiment.data, experiment.source
+    if (source.policy == "file") != bool(source.file):
+        raise checks.UserError(
+            f"source.policy={source.policy} and source.file={source.file!r} do not fit: give a "
+            "file with source.policy=file, and with no other."
+        )
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
     plans_lib.validate(experiment.study, episodes)
     steps, side = worlds.STEPS[data.world], config_lib.SIDE

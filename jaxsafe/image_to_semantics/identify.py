@@ -55,6 +55,7 @@ def fit(
     factors: int,
     iterations: int = 12,
     prior: float = 1e-3,
+    used: jax.Array | None = None,
 ) -> Fit:
     """Fits factors by Levenberg and Marquardt's method on their logarithms.
 
@@ -65,20 +66,22 @@ def fit(
     Args:
       simulator: `factors [P] -> Simulator`.
       seen: the annotations.
-      std: `[S]`, standard deviations of semantics.
+      std: `[S]`, standard deviations of semantics; infinite for those that are not compared.
       factors: P.
       iterations: tried steps; one that does not lower the error is taken back.
       prior: weight.
+      used: `[E]` bool, which episodes count; all of them by default. At least one must.
     """
     episodes, size = seen.starts.shape
     rows = jnp.arange(episodes)
     lengths = jnp.full(episodes, seen.actions.shape[1])
+    counts = jnp.ones(episodes, bool) if used is None else used
 
     def misses(log: jax.Array) -> jax.Array:
         world = simulator(jnp.exp(log))
         rolled = augment.roll_out(world, seen.starts, seen.actions, lengths, lengths[0])
         gap = (rolled.semantics[rows, seen.step] - seen.later) / std
-        return gap.reshape(-1) / jnp.sqrt(episodes * size)
+        return jnp.where(counts[:, None], gap, 0.0).reshape(-1) / jnp.sqrt(counts.sum() * size)
 
     def residuals(log: jax.Array) -> tuple[jax.Array, jax.Array]:
         both = jnp.concatenate([misses(log), jnp.sqrt(prior / factors) * log])

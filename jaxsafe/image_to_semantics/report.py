@@ -3,6 +3,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from PIL import Image
 
 from jaxsafe.core import metrics, plots, stats, tables
 from jaxsafe.core.run import Folder
-from jaxsafe.image_to_semantics import augment, evaluate, stages, study, worlds
+from jaxsafe.image_to_semantics import augment, collect, evaluate, stages, study, worlds
 from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.evaluate import Policy
@@ -29,7 +30,12 @@ _SHOWN = ("active", "auto", "augmented", "copied", "ceiling", "paired")
 def policy_of(results: dict[str, Any], seed: int) -> Policy:
     """The translators of one seed (by its place) out of a stage's result."""
     one = jax.tree.map(lambda x: x[seed], results)
-    return Policy(one["vae"], one["heads"], one["range"])
+    return Policy(one["vae"], one["heads"], one["range"], one.get("controller"))
+
+
+def acts(experiment: Experiment, results: dict[str, Any]) -> bool:
+    """Whether there is a policy to put behind the translators: a trained one or the world's own."""
+    return "controller" in results or worlds.make(experiment.data.world).policy is not None
 
 
 def score(
@@ -40,46 +46,59 @@ def score(
     Args:
       experiment: what was run.
       seeds: of the runs.
-      results: the stage's, leaves `[num_seeds, ...]`.
+      results: the stage's, leaves `[num_seeds, ...]`, and `controller` where one was trained.
       tell: called with the share that is done.
     """
     data, how = experiment.data, experiment.eval
     world, held_out = worlds.make(data.world), stages.held_out(data)
-    recipe = Recipe(data.world, data.level, how.seed)
+    recipe = Recipe(data.world, data.level, how.seed, data.renderer)
     plans = plans_lib.plans(experiment.study)
-    if world.policy is not None:
-        truth, behaviour = evaluate.reference_returns(recipe, how.episodes)
-    rows = []
+    act, rows = acts(experiment, results), []
     for i, seed in enumerate(seeds):
         policy = policy_of(results, i)
         found = evaluate.translate(policy, experiment.algo, held_out)
         errors = [evaluate.squared_errors(held_out.truth, x, policy.range) for x in found]
-        if world.policy is not None:
+        if act:
             run = evaluate.transfer(policy, experiment.algo, recipe, how.episodes, how.gain)
+            references = _references(recipe, how.episodes, policy)
         for v, plan in enumerate(plans):
-            horizon = results["horizon"][i, v]
+            horizon, label_error = results["horizon"][i, v], results["label_error"][i]
             row: dict[str, Any] = {
                 "method": plan.method,
                 "annotations": plan.budget or int(results["labelled"][i, v]),
                 "seed": seed,
                 "labels": int(results["labelled"][i, v]),
-                "horizon": float(horizon[horizon >= 0].mean()),
+                "horizon": float(horizon[horizon >= 0].mean()) if (horizon >= 0).any() else 0.0,
                 "distance": float(errors[v].sum()),
                 "errors": dict(zip(world.names, map(float, errors[v]), strict=True)),
             }
-            if world.policy is not None:
-                mean = run.returns[v].mean()
-                references = float(truth.mean()), float(behaviour.mean())
+            if v < len(label_error):  # the others have no label
+                row["label_error"] = float(label_error[v])
+            if plan.method == "identified":
+                factors = results["factors"][i, experiment.study.budgets.index(plan.budget)]
+                row["factors"] = dict(zip(worlds.FACTORS, map(float, factors), strict=True))
+            if act:
+                mean = float(run.returns[v].mean())
+                truth, behaviour = (references[f"return_{k}"] for k in ("true_state", "behaviour"))
                 row |= {
                     "on_policy_distance": float(run.distance[v]),
-                    "return": float(mean),
-                    "normalised": float(evaluate.normalised_return(mean, *references)),
-                    "return_true_state": references[0],
-                    "return_behaviour": references[1],
+                    "return": mean,
+                    "normalised": float(evaluate.normalised_return(mean, truth, behaviour)),
                 }
+                row |= references
             rows.append(row)
         tell((i + 1) / len(seeds))
     return rows
+
+
+def _references(recipe: Recipe, episodes: int, policy: Policy) -> dict[str, float]:
+    """Mean returns that an agent's is held against, over the same starts."""
+    true = partial(evaluate.true_state_returns, controller=policy.controller)
+    return {
+        "return_true_state": float(true(recipe, episodes).mean()),
+        "return_behaviour": float(collect.behaviour_returns(recipe, episodes).mean()),
+        "return_source": float(true(recipe._replace(level=0), episodes).mean()),
+    }
 
 
 def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,13 +117,15 @@ def summarise(experiment: Experiment, rows: Sequence[dict[str, Any]]) -> list[di
             "horizon": float(np.mean([r["horizon"] for r in mine])),
             "seeds": len(mine),
         }
+        if "label_error" in mine[0]:
+            row["label_error"] = float(np.mean([r["label_error"] for r in mine]))
         for name in ("distance", "on_policy_distance", "return", "normalised"):
             if name in mine[0]:
                 values = stats.summarise([r[name] for r in mine])
                 row[name], row[f"{name}_std"] = values["mean"], values["std"]
                 row[f"{name}_low"], row[f"{name}_high"] = values["ci_low"], values["ci_high"]
         paired = _of(rows, "paired", budget)
-        if paired and "normalised" in mine[0] and plan.method not in ("paired", "ceiling"):
+        if paired and "normalised" in mine[0] and plan.method not in ("paired", *plans_lib.ONCE):
             gaps = [a["normalised"] - b["normalised"] for a, b in zip(mine, paired, strict=True)]
             values = stats.summarise(gaps)
             row["better"] = values["mean"]
@@ -125,6 +146,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "method": r["method"],
             "annotations": r["annotations"],
             "labels": f"{r['labels']:.0f}",
+            "label error": f"{r['label_error']:.3f}" if "label_error" in r else "",
             "distance": f"{r['distance']:.3f}",
         }
         if "normalised" in r:
@@ -145,7 +167,7 @@ def returns(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib.Path:
     """Draws normalised return, or distance where there is none, against annotations."""
     name = "normalised" if "normalised" in rows[0] else "distance"
     series = {}
-    for method in dict.fromkeys(r["method"] for r in rows if r["method"] != "ceiling"):
+    for method in dict.fromkeys(r["method"] for r in rows if r["method"] not in plans_lib.ONCE):
         mine = [r for r in rows if r["method"] == method]
         seeds = sorted({r["seed"] for r in mine})
         budgets = sorted({r["annotations"] for r in mine})
@@ -218,7 +240,7 @@ def film(
     data, v = experiment.data, shown_plan(experiment)
     policy = policy_of(results, 0)
     policy = policy._replace(heads=jax.tree.map(lambda x: x[v : v + 1], policy.heads))
-    recipe = Recipe(data.world, data.level, experiment.eval.seed)
+    recipe = Recipe(data.world, data.level, experiment.eval.seed, data.renderer)
     shots: list[Image.Image] = []
 
     def keep(t: int, images: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> None:
@@ -261,6 +283,6 @@ def finish(
     folder.say(tables.text_table(table(summary)))
     folder.say(f"picture: {returns(folder.plots / 'returns.png', rows)}")
     folder.say(f"picture: {strip(folder.plots / 'semantics.png', experiment, results)}")
-    if worlds.make(experiment.data.world).policy is not None:
+    if acts(experiment, results):
         folder.say(f"film: {film(folder.plots / 'transfer.gif', experiment, results)}")
     return summary

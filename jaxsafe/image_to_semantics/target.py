@@ -5,8 +5,6 @@ Four published levels say how far a target is from its source. MuJoCo C solves t
 MJX solves, so none of them is real. Level 3 is for the last report: nothing is tuned on it.
 """
 
-import copy
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -15,59 +13,18 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from jaxsafe.core.checks import check_range
-from jaxsafe.envs import host_steps, raycaster, scenes
+from jaxsafe.core.checks import check_choice, check_range
+from jaxsafe.envs import raycaster, scenes
+from jaxsafe.envs.offscreen import Offscreen
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
+from jaxsafe.image_to_semantics.fleet import LEVELS, Fleet, Gap, physics
 from jaxsafe.image_to_semantics.worlds import World
 
+__all__ = ["LEVELS", "Fleet", "Gap", "Looks", "Renderer", "look", "looks", "physics"]
+
+RENDERERS = ("raycaster", "mujoco")
 BLOCK = 128  # images that one call draws at most
 _KERNEL = (0.25, 0.5, 0.25)
-
-
-@dataclasses.dataclass(frozen=True)
-class Gap:
-    """How a target differs from its source: factors and additions.
-
-    Attributes:
-      damping: factor on joint damping.
-      mass: factor on masses and inertias.
-      gear: factor on motors' strength.
-      friction: factor on sliding friction of contacts.
-      joint_friction: dry friction of driven joints, N m.
-      delay: control steps by which actions come late.
-      look: whether light, colours and camera vary by episode, with a distractor, blur and noise.
-    """
-
-    damping: float = 1.0
-    mass: float = 1.0
-    gear: float = 1.0
-    friction: float = 1.0
-    joint_friction: float = 0.0
-    delay: int = 0
-    look: bool = False
-
-
-LEVELS = (
-    Gap(),
-    Gap(look=True),
-    Gap(damping=1.2, mass=1.1, friction=0.9, look=True),
-    Gap(damping=1.4, mass=1.25, gear=0.8, friction=0.7, joint_friction=0.05, delay=1, look=True),
-)
-
-
-def physics(world: World, gap: Gap) -> mujoco.MjModel:
-    """The target's model: a copy of the source's in MuJoCo C, changed as `gap` says."""
-    model = copy.copy(world.task.host.model)
-    model.dof_damping[:] *= gap.damping
-    model.body_mass[:] *= gap.mass
-    model.body_inertia[:] *= gap.mass
-    model.actuator_gear[:] *= gap.gear
-    model.geom_friction[:, 0] *= gap.friction
-    driven = model.jnt_dofadr[model.actuator_trnid[:, 0]]
-    model.dof_frictionloss[driven] += gap.joint_friction
-    if gap.mass != 1.0:
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 class Looks(NamedTuple):
@@ -160,12 +117,27 @@ def _draw(
             where = jnp.concatenate([where, mine.distractor[None]])
             turn = jnp.concatenate([turn, jnp.eye(3)[None]])
         camera = mine.camera.replace(position=mine.camera.position.at[0].add(x))
-        image = raycaster.render(mine.scene, Poses(where, turn), camera, size)
-        image = image + mine.blur * (_blurred(image) - image)
-        key = jax.random.fold_in(jax.random.key(mine.seed), t)
-        return raycaster.to_bytes(image + mine.noise * jax.random.normal(key, image.shape))
+        return _exposed(mine, raycaster.render(mine.scene, Poses(where, turn), camera, size), t)
 
     return jax.vmap(one)(episode, position, rotation, along, step)
+
+
+def _exposed(mine: Looks, image: jax.Array, t: jax.Array) -> jax.Array:
+    """An image `[H, W, 3]` in [0, 1] with its episode's blur and its step's noise, as uint8."""
+    image = image + mine.blur * (_blurred(image) - image)
+    key = jax.random.fold_in(jax.random.key(mine.seed), t)
+    return raycaster.to_bytes(image + mine.noise * jax.random.normal(key, image.shape))
+
+
+@jax.jit
+def expose(some: Looks, episode: jax.Array, step: jax.Array, images: jax.Array) -> jax.Array:
+    """Blurs images `[N, H, W, 3]` uint8 and adds noise, as the episodes' looks say."""
+
+    def one(e, t, image):
+        mine: Looks = jax.tree.map(lambda leaf: leaf[e], some)
+        return _exposed(mine, image.astype(jnp.float32) / 255, t)
+
+    return jax.vmap(one)(episode, step, images)
 
 
 def _blurred(image: jax.Array) -> jax.Array:
@@ -182,11 +154,17 @@ def _blur_matrix(n: int) -> np.ndarray:
 
 
 class Renderer:
-    """Draws states of a target world; holds scratch memory of MuJoCo's and no other state."""
+    """Draws states of a target world, and keeps no state but scratch memory; `close` it at the end.
 
-    def __init__(self, world: World, size: tuple[int, int] = (64, 64)):
+    Raises:
+      UserError: a size below 1, an unknown renderer, or OpenGL is missing for "mujoco".
+    """
+
+    def __init__(self, world: World, size: tuple[int, int] = (64, 64), by: str = "raycaster"):
         check_range("image size", min(size), low=1)
+        check_choice("renderer", by, RENDERERS)
         self.world, self.size = world, size
+        self._gl = Offscreen(world.task.host.model, size) if by == "mujoco" else None
         self._model = world.task.host.model
         self._data = mujoco.MjData(self._model)
         self._geoms = scenes.visible_geoms(self._model)
@@ -213,6 +191,8 @@ class Renderer:
           step: `[N]` step of the episode, which settles the noise.
           qpos: `[N, nq]`.
         """
+        if self._gl is not None:
+            return self._draw_by_gl(self._gl, some, episode, step, qpos)
         places, turns = self.poses(qpos)
         along = (qpos[:, 0] if self.world.tracks else np.zeros(len(qpos))).astype(np.float32)
         columns = (episode.astype(np.int32), places, turns, along, step.astype(np.int32))
@@ -225,49 +205,22 @@ class Renderer:
             images[first : first + kept] = np.asarray(drawn)[:kept]
         return images
 
-
-class Fleet:
-    """B episodes of a target world side by side in MuJoCo C; call `close` at the end.
-
-    Attributes:
-      qpos: `[B, nq]`.
-      qvel: `[B, nv]`.
-      alive: `[B]` bool, episodes that have not ended by a fall.
-      returns: `[B]`, rewards so far.
-    """
-
-    def __init__(
-        self, world: World, gap: Gap, qpos: np.ndarray, qvel: np.ndarray, threads: int | None = None
-    ):
-        self._spec, self._world = world.task.host.spec, world
-        self._model = physics(world, gap)
-        self._pool = host_steps.make_pool(self._model, threads)
-        self._late = [np.zeros((len(qpos), world.task.action_size))] * gap.delay
-        self.qpos, self.qvel = qpos.copy(), qvel.copy()
-        self.alive = np.ones(len(qpos), bool)
-        self.returns = np.zeros(len(qpos))
-
-    @property
-    def semantics(self) -> np.ndarray:
-        """True semantics `[B, S]`."""
-        return self._spec.observe(np, self.qpos, self.qvel, ()).astype(np.float32)
-
-    def step(self, actions: np.ndarray) -> None:
-        """Takes one control step with `actions` `[B, A]`, which are clipped, and may come late."""
-        task, spec = self._world.task, self._spec
-        now = np.clip(np.asarray(actions, np.float64), task.action_low, task.action_high)
-        self._late.append(now)
-        acting = self._late.pop(0)
-        models = [self._model] * len(self.qpos)
-        qpos, qvel = host_steps.step_batch(spec, self._pool, models, self.qpos, self.qvel, acting)
-        terminated = spec.terminated(np, qpos, qvel)
-        reward, _ = spec.pay(np, self.qpos, qpos, qvel, acting, terminated, {}, {})
-        self.returns += np.where(self.alive, reward, 0.0)
-        living = self.alive[:, None]
-        self.qpos = np.where(living, qpos, self.qpos)
-        self.qvel = np.where(living, qvel, self.qvel)
-        self.alive = self.alive & ~terminated
+    def _draw_by_gl(
+        self, gl: Offscreen, some: Looks, episode: np.ndarray, step: np.ndarray, qpos: np.ndarray
+    ) -> np.ndarray:
+        images = np.empty((len(qpos), *self.size, 3), np.uint8)
+        for i, (e, q) in enumerate(zip(episode, qpos, strict=True)):
+            mine: Looks = jax.tree.map(lambda leaf, e=e: leaf[e], some)
+            along = np.array([q[0] if self.world.tracks else 0, 0, 0], np.float32)
+            camera = mine.camera.replace(position=mine.camera.position + along)
+            more = len(mine.scene.kinds) > len(self._geoms)
+            images[i] = gl.draw(q, mine.scene, camera, mine.distractor[None] if more else None)
+        for first in range(0, len(qpos), BLOCK):
+            part = slice(first, first + BLOCK)
+            images[part] = expose(some, episode[part], step[part], images[part])
+        return images
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._pool.rollout.close()
+        """Gives OpenGL's context back, where there is one."""
+        if self._gl is not None:
+            self._gl.close()

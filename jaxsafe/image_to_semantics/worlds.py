@@ -8,7 +8,7 @@ an annotation.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class World:
       tracks: whether it moves along x with the first position.
       square: side of the floor's squares, metres.
       names: of the S semantics.
+      shown: whether one image shows them, as it does places and no speeds; `[S]` of bool.
     """
 
     name: str
@@ -52,6 +53,7 @@ class World:
     tracks: bool
     square: float
     names: tuple[str, ...]
+    shown: tuple[bool, ...]
 
     @property
     def size(self) -> int:
@@ -95,16 +97,27 @@ def held_actions(rng: np.random.Generator, world: World, steps: int) -> np.ndarr
     return np.repeat(drawn, HOLD, axis=0)[:steps].astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def source_buffer(world: World, episodes: int, key: jax.Array) -> jax.Array:
-    """Semantics that random behaviour shows in the source, `[episodes, T, S]`; `key` is consumed.
+class SourceEpisodes(NamedTuple):
+    """Random behaviour in a source.
 
-    A step after an episode's end repeats its last semantics.
+    Attributes:
+      semantics: `[E, T, S]`; a step after an episode's end repeats its last semantics.
+      actions: `[E, T - 1, A]`, what led from each step to the next.
+      alive: `[E, T - 1]` bool, whether the episode went on until then.
     """
+
+    semantics: jax.Array
+    actions: jax.Array
+    alive: jax.Array
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def source_episodes(world: World, episodes: int, key: jax.Array) -> SourceEpisodes:
+    """Runs random behaviour in the source for `episodes` episodes; `key` is consumed."""
     task = world.task
     limits = jnp.asarray(task.action_low), jnp.asarray(task.action_high)
 
-    def episode(key: jax.Array) -> jax.Array:
+    def episode(key: jax.Array) -> SourceEpisodes:
         reset_key, act_key = jax.random.split(key)
         state = task.reset(task.model, reset_key)
 
@@ -114,11 +127,13 @@ def source_buffer(world: World, episodes: int, key: jax.Array) -> jax.Array:
             action = jax.random.uniform(kept, (task.action_size,), jnp.float32, *limits)
             moved, timestep = task.step(task.model, state, action)
             moved = jax.tree.map(lambda x, y: jnp.where(alive, x, y), moved, state)
-            return (moved, alive & ~timestep.terminated), task.observe(task.model, moved)
+            seen = task.observe(task.model, moved), action, alive
+            return (moved, alive & ~timestep.terminated), seen
 
         first = task.observe(task.model, state)
-        _, later = jax.lax.scan(one, (state, jnp.bool_(True)), jnp.arange(world.steps - 1))
-        return jnp.concatenate([first[None], later])
+        steps = jnp.arange(world.steps - 1)
+        _, (later, actions, alive) = jax.lax.scan(one, (state, jnp.bool_(True)), steps)
+        return SourceEpisodes(jnp.concatenate([first[None], later]), actions, alive)
 
     return jax.vmap(episode)(jax.random.split(key, episodes))
 
@@ -156,6 +171,7 @@ def _reacher() -> World:
         tracks=False,
         square=0.25,
         names=("cos q1", "sin q1", "cos q2", "sin q2", "w1", "w2", "ball x", "ball y"),
+        shown=(True,) * 4 + (False,) * 2 + (True,) * 2,
     )
 
 
@@ -193,4 +209,5 @@ def _runner(name: str, task_name: str) -> World:
         tracks=True,
         square=0.4,
         names=(*positions, *speeds),
+        shown=(True,) * len(positions) + (False,) * len(speeds),
     )

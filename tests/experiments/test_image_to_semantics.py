@@ -15,12 +15,13 @@ from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
 
 MODULE = "experiments.image_to_semantics"
-METHODS = ("paired", "augmented", "active", "auto", "ceiling")
+METHODS = ("paired", "augmented", "active", "auto", "ceiling", "unpaired")
 SMALL = [
     *("--data.episodes=6", "--data.held_out=2", "--data.source_episodes=8"),
     *("--algo.widths=4,4,4,4,4,4", "--algo.decoder_widths=4,4,4,4", "--algo.latent=4"),
     *("--algo.head_width=8", "--algo.vae_steps=12", "--algo.head_steps=36"),
     *(f"--study.methods={','.join(METHODS)}", "--study.budgets=2,3", "--eval.episodes=2"),
+    *("--unpaired.discriminator=8", "--unpaired.dynamics=8", "--unpaired.dynamics_epochs=1"),
     *("--log_every=4", "--checkpoint_every=4", "--seed=0", "--num_seeds=2", "--devices=1"),
     "--noprogress",
 ]
@@ -50,7 +51,8 @@ def test_a_run_leaves_what_the_readme_promises(finished):
 def test_the_summary_is_the_mean_of_the_rows(finished):
     summary = json.loads((finished / "summary.json").read_text())["results"]
     rows = json_rows(finished / "eval.jsonl")
-    wanted = [(m, b) for b in (2, 3) for m in METHODS[:-1]] + [("ceiling", 300)]
+    wanted = [(m, b) for b in (2, 3) for m in METHODS[:-2]]
+    wanted += [("ceiling", 300), ("unpaired", 0)]
     assert [(r["method"], r["annotations"]) for r in summary] == wanted
     labels = {"paired": lambda b: b, "augmented": lambda b: 50 * b, "active": lambda b: 50 * b}
     for row in summary:
@@ -98,6 +100,8 @@ BAD_INPUT = [
     (["--study.budgets="], r"study\.budgets='' is empty"),
     (["--study.methods=augmentd"], r"'augmentd' is unknown\. Did you mean 'augmented'\?"),
     (["--algo.widths=4,4"], r"algo\.widths=4,4 has 2 values: give 6"),
+    (["--source.policy=file"], r"source.policy=file and source.file='' do not fit"),
+    (["--data.renderer=opengl"], r"data.renderer.*'opengl' is unknown"),
     (["--eval.gain=0"], r"--eval\.gain=0\.0 is out of range"),
     (["--algo.latents=3"], r"Unknown flag --algo\.latents\. Did you mean --algo\.latent"),
 ]
@@ -119,3 +123,24 @@ def test_a_file_of_another_task_is_refused(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "key 'actions' has 2 columns and the task 3 actions" in done.stderr
     assert binary.BINARY.system == "image_to_semantics" and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_policy_is_trained_in_the_source_and_serves_again_from_its_file(tmp_path):
+    few = [flag for flag in SMALL if not flag.startswith("--study.methods")]
+    few += ["--study.methods=paired,augmented,identified"]
+    trained = ("--source.policy=trained", "--source.steps=100", f"--out={tmp_path / 'trained'}")
+    done = binaries.run(MODULE, *few, *trained)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "trained" / "policy.hdf5"
+    given = ("--source.policy=file", f"--source.file={file}", f"--out={tmp_path / 'given'}")
+    done = binaries.run(MODULE, *few, *given)
+    assert done.returncode == 0, done.stderr
+    first, again = (json_rows(tmp_path / name / "eval.jsonl") for name in ("trained", "given"))
+    # The file is that of seed 0; data, encoder and predictors do not depend on it.
+    assert [r for r in first if r["seed"] == 0] == [r for r in again if r["seed"] == 0]
+    assert {"damping", "mass", "gear"} == set(
+        next(r["factors"] for r in first if r["method"] == "identified")
+    )
+    sources = {r["seed"]: r["return_source"] for r in first}
+    assert sources[0] != sources[1] and {r["return_source"] for r in again} == {sources[0]}

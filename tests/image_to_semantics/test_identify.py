@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsafe.image_to_semantics import augment, collect, identify, study, worlds
+from jaxsafe import image_to_semantics as i2s
+from jaxsafe.data import image_episodes
+from jaxsafe.image_to_semantics import augment, collect, identify, plans, runs, study, worlds
 from jaxsafe.image_to_semantics.collect import Recipe
 from tests.image_to_semantics.test_augment import A, B, actions, linear
 
@@ -43,6 +45,52 @@ def test_what_annotations_do_not_show_stays_nominal(seen):
     still = seen._replace(actions=jnp.zeros_like(seen.actions))
     found = identify.fit(lambda f: scaled((f[0], f[1])), still, jnp.ones(2), 2)
     assert found.factors[1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_episodes_that_do_not_count_change_nothing(seen):
+    """What is not compared, by episode or by dimension, may hold anything."""
+    off = seen._replace(later=seen.later.at[2].add(5.0).at[:, 1].add(jnp.array([0, 7.0, 0])))
+    used, std = jnp.array([True, False, False]), jnp.ones(2)
+    found = identify.fit(scaled, off, std, 2, prior=0.0, used=used)
+    assert found.error < 1e-8
+    first = jax.tree.map(lambda x: x[:1], seen)
+    alone = identify.fit(scaled, first, std, 2, prior=0.0)
+    np.testing.assert_allclose(found.factors, alone.factors, rtol=1e-3)
+    # The second dimension compared with nothing: the first alone still fits.
+    off = seen._replace(later=seen.later.at[:, 1].add(5.0))
+    found = identify.fit(scaled, off, jnp.array([1.0, jnp.inf]), 2, prior=0.0)
+    np.testing.assert_allclose(found.factors, TRUE, rtol=1e-2)
+
+
+def test_the_study_pays_for_second_annotations_and_replays_by_what_it_found():
+    """A target whose dynamics are scaled: identified labels are its truth, augmented ones not."""
+    lengths, rng = np.array([6, 4, 5, 6, 6, 3]), np.random.default_rng(0)
+    acts = jnp.asarray(actions(6))
+    starts = jnp.asarray(rng.normal(size=(6, 2)), jnp.float32)
+    truth = augment.roll_out(scaled(TRUE), starts, acts, jnp.asarray(lengths), 6).semantics
+    inside = np.arange(6) < lengths[:, None]
+    columns = {
+        "images": rng.integers(0, 256, (inside.sum(), 64, 64, 3), dtype=np.uint8),
+        "actions": np.asarray(acts)[inside],
+        "ends": np.nonzero(inside)[1] == np.repeat(lengths - 1, lengths),
+        "truth": np.asarray(truth)[inside],
+    }
+    laid = study.table(image_episodes.build(columns), 1, np.ones(2))
+    config = i2s.Config(widths=(4,) * 6, decoder_widths=(4,) * 4, latent=2, head_width=4, frames=1)
+    what = plans.Study(methods=("augmented", "identified"), budgets=(2, 5), later_share=0.4)
+    setup = runs.Setup(
+        *(config, what, linear(), i2s.Range(-jnp.ones(2), jnp.ones(2))),
+        family=runs.Family(scaled, 2, (True, True)),
+    )
+    start = study.init(jax.random.key(0), setup, laid)
+    run = jax.jit(lambda r: study.prepare(r, setup, laid))(start)
+    few, fitted, all_, better = (np.asarray(m).any(1).sum() for m in run.mask)
+    assert (few, fitted, all_, better) == (2, 1, 5, 3)
+    # Five annotations: two of them second ones. The prior keeps a little of the nominal.
+    np.testing.assert_allclose(run.factors[1], TRUE, rtol=0.05)
+    assert run.label_error[3] < 0.1 * run.label_error[2]
+    scored = study.result(jax.tree.map(lambda x: x[None], run))
+    np.testing.assert_array_equal(scored["factors"][0], run.factors)
 
 
 def test_no_step_makes_it_worse(seen):

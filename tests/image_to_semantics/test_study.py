@@ -11,7 +11,7 @@ import pytest
 from jaxsafe import image_to_semantics as i2s
 from jaxsafe.core.checks import UserError
 from jaxsafe.data import image_episodes
-from jaxsafe.image_to_semantics import plans, study
+from jaxsafe.image_to_semantics import plans, study, unpaired
 from tests.core.test_checkpoint import assert_same
 from tests.image_to_semantics.test_augment import linear
 
@@ -26,8 +26,11 @@ CONFIG = i2s.Config(
     vae_steps=3,
     head_steps=6,
 )
+HOW = unpaired.Unpaired(discriminator=(4,), dynamics=(4,), dynamics_epochs=1)
 METHODS = ("paired", "paired_starts", "augmented", "active", "k_center", "uncertain", "short")
-STUDY = plans.Study(methods=(*METHODS, "auto", "copied", "ceiling"), budgets=(2, 4), horizon=2)
+STUDY = plans.Study(
+    methods=(*METHODS, "auto", "copied", "ceiling", "unpaired"), budgets=(2, 4), horizon=2
+)
 
 
 @functools.cache
@@ -43,8 +46,10 @@ def world():
         }
     )
     laid = study.table(data, CONFIG.frames, np.ones(2))
-    setup = study.Setup(CONFIG, STUDY, linear(), i2s.Range(-jnp.ones(2), 2 * jnp.ones(2)))
-    return setup, laid
+    range_ = i2s.Range(-jnp.ones(2), 2 * jnp.ones(2))
+    episodes = (rng.normal(size=(3, 5, 2)), rng.normal(size=(3, 4, 1)), np.ones((3, 4), bool))
+    source = unpaired.make_source(jax.random.key(9), *map(jnp.asarray, episodes), range_, HOW)
+    return study.Setup(CONFIG, STUDY, linear(), range_, HOW, source), laid
 
 
 @functools.cache
@@ -56,14 +61,16 @@ def prepared():
 
 def test_plans_are_methods_by_budgets_and_one_ceiling():
     made = plans.plans(STUDY)
-    assert len(made) == 9 * 2 + 1 == len(set(made)) and made[-1] == ("ceiling", 0)
+    assert len(made) == 9 * 2 + 2 == len(set(made))
+    assert made[-2:] == [("ceiling", 0), ("unpaired", 0)] and plans.taught(STUDY) == made[:-1]
 
 
 def test_each_method_labels_what_it_says():
     run = prepared()
     masks, horizon = np.asarray(run.mask), np.asarray(run.horizon)
     inside = np.arange(6) < LENGTHS[:, None]
-    for v, (method, budget) in enumerate(plans.plans(STUDY)):
+    assert len(masks) == len(plans.taught(STUDY))
+    for v, (method, budget) in enumerate(plans.taught(STUDY)):
         mask = masks[v]
         assert not (mask & ~inside).any(), method
         if method == "ceiling":
@@ -81,7 +88,7 @@ def test_each_method_labels_what_it_says():
 
 def test_copied_labels_are_the_truth_and_replayed_ones_are_not():
     run, (_, laid) = prepared(), world()
-    made = plans.plans(STUDY)
+    made = plans.taught(STUDY)
     truth, inside = np.asarray(laid.truth), np.arange(6) < LENGTHS[:, None]
     copied = np.asarray(run.labels[made.index(("copied", 4))])
     replayed = np.asarray(run.labels[made.index(("augmented", 4))])
@@ -92,7 +99,7 @@ def test_copied_labels_are_the_truth_and_replayed_ones_are_not():
 
 def test_budgets_are_nested_and_methods_share_episodes():
     """What more annotations buy is not mixed up with which episodes they are."""
-    run, made = prepared(), plans.plans(STUDY)
+    run, made = prepared(), plans.taught(STUDY)
     chosen = {plan: np.asarray(run.mask[v]).any(1) for v, plan in enumerate(made)}
     for method in METHODS[1:]:
         assert (chosen[method, 4] | ~chosen[method, 2]).all(), method
@@ -111,6 +118,23 @@ def test_batches_hold_used_pairs_only():
             assert (row == allowed).all(1).any()
 
 
+def test_transitions_stay_in_their_episode_and_move():
+    """The released code's baseline saw blank next images (page, trap 2)."""
+    setup, laid = world()
+    number = len(laid.images)
+    numbered = i2s.Latents(jnp.arange(number)[:, None] * jnp.ones((1, 6)), jnp.zeros((number, 6)))
+    order, count = study._moves(laid)
+    assert count == (LENGTHS - 1).sum()
+    seen = study._seen(prepared().replace(latents=numbered), setup, laid, (order, count))
+    rows, ends = np.asarray(seen.latents[:, 0], int), np.cumsum(LENGTHS) - 1
+    np.testing.assert_array_equal(seen.next_latents[:, 0], rows + 1)
+    assert not np.isin(rows, ends).any() and len(set(rows)) > 3
+    flat = np.asarray(laid.actions)[np.arange(6) < LENGTHS[:, None]]
+    np.testing.assert_array_equal(seen.action, flat[rows])
+    allowed = np.asarray(laid.rows).reshape(-1)[np.asarray(order[: int(count)])]
+    assert set(allowed) == set(range(number)) - set(ends)
+
+
 def test_pieces_of_a_run_are_the_run():
     """All phases in one chunk, or in three with the borders elsewhere: the same bits."""
     setup, laid = world()
@@ -122,6 +146,10 @@ def test_pieces_of_a_run_are_the_run():
         run, m = chunk(run, jnp.int32(first), 3)
         traced.append(m)
     assert_same(run.replace(last=whole.last), whole)
+    assert traced[0]["unpaired/cycle"] == 0 < metrics["unpaired/cycle"]
+    scored = study.result(whole)
+    assert jax.tree.leaves(scored["heads"])[0].shape[0] == len(plans.plans(STUDY))
+    assert scored["labelled"][-1] == 0 < scored["labelled"][-2] and scored["horizon"].max(1)[-1] < 0
     # Before the predictors begin their losses are 0; afterwards the autoencoder's stay.
     assert traced[0]["heads/loss"] == 0 and traced[1]["heads/loss"] > 0
     assert traced[2]["vae/loss"] == traced[0]["vae/loss"] == metrics["vae/loss"] > 0
@@ -136,5 +164,5 @@ def test_bad_studies():
         plans.validate(STUDY, 3)
     with pytest.raises(UserError, match=r"study.methods='' is empty"):
         plans.validate(plans.Study(methods=()), 9)
-    with pytest.raises(UserError, match="nothing below it"):
+    with pytest.raises(UserError, match="no method with few annotations"):
         plans.validate(plans.Study(methods=("ceiling",)), 9)

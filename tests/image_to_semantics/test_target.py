@@ -143,7 +143,7 @@ def test_a_perfect_translator_is_the_policy_on_true_states(monkeypatch, arm):
         return world.policy(np, truth.astype(np.float64)), truth
 
     recipe = Recipe("reacher", 3, 7)
-    true, behaviour = evaluate.reference_returns(recipe, 3)
+    true, behaviour = evaluate.true_state_returns(recipe, 3), collect.behaviour_returns(recipe, 3)
     monkeypatch.setattr(evaluate, "Fleet", Seen)
     monkeypatch.setattr(evaluate, "_act", act)
     from jaxsafe.image_to_semantics.config import Config
@@ -173,7 +173,7 @@ def test_a_hopper_falls_and_its_episodes_end_there():
     assert (data.lengths < 200).all() and data.truth.shape[1] == 11
     assert data.ends.sum() == 2 and len(np.unique(data.images[:, 40:])) > 20
     with pytest.raises(UserError, match="hopper comes without a policy"):
-        evaluate.reference_returns(Recipe("hopper", 0, 0), 1)
+        evaluate.true_state_returns(Recipe("hopper", 0, 0), 1)
 
 
 @pytest.mark.slow
