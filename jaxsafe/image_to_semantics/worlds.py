@@ -61,6 +61,9 @@ class World:
         return self.task.obs_size
 
 
+FACTORS = ("damping", "mass", "gear")
+
+
 def simulator(world: World, factors: jax.Array | None = None) -> Simulator:
     """The source world as augmentation calls it.
 
