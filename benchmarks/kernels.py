@@ -3,7 +3,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import timing
@@ -109,6 +109,22 @@ def read(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The results that are there, by name."""
     paths = {name: timing.RESULTS / f"{name}.json" for name in names}
     return {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+
+
+# A file of results, the key of its rows, and what makes a table's rows of them.
+Source = tuple[str, str, Callable[[Sequence[dict]], list[dict]]]
+
+
+def committed(sources: Mapping[str, Source]) -> dict[str, str]:
+    """Markdown tables by their titles, of the results that are there."""
+    from jaxsafe.core import tables
+
+    found = {}
+    for title, (name, key, make) in sources.items():
+        path = timing.RESULTS / f"{name}.json"
+        if path.exists():
+            found[title] = tables.markdown_table(make(json.loads(path.read_text())[key]))
+    return found
 
 
 def page(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> str:

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the committed results of SACPO and of lm as Markdown, as the README shows them."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import app
 
-from benchmarks.kernels import KERNELS, with_ratios
-from benchmarks.timing import RESULTS, print_tables
-from jaxsafe.core.tables import markdown_table
+from benchmarks.kernels import KERNELS, Source, committed, with_ratios
+from benchmarks.timing import print_tables
 
 # Of `report.table`, what fits a page.
 COLUMNS = ("reward", "safety", "words", "helpful_accuracy", "safe_accuracy", "safe_nll")
 
 
-def policies(rows: Sequence[dict]) -> str:
+def policies(rows: Sequence[dict]) -> list[dict]:
     """A row per policy: means over seeds, 95% intervals of reward and safety."""
 
     def cell(row: dict, name: str) -> str:
@@ -24,32 +22,30 @@ def policies(rows: Sequence[dict]) -> str:
             return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
         return f"{row[name]:.2f}"
 
-    return markdown_table(
-        [
-            {"policy": row["policy"]}
-            | {name.replace("_", " "): cell(row, name) for name in COLUMNS}
-            | {"keep the bound": f"{row['meets_bound']} of {len(row['safety_per_seed'])}"}
-            for row in rows
-        ]
-    )
+    return [
+        {"policy": row["policy"]}
+        | {name.replace("_", " "): cell(row, name) for name in COLUMNS}
+        | {"keep the bound": f"{row['meets_bound']} of {len(row['safety_per_seed'])}"}
+        for row in rows
+    ]
 
 
-def updates(rows: Sequence[dict]) -> str:
+def updates(rows: Sequence[dict]) -> list[dict]:
     """Seconds of an update, and ratios of rates."""
     kept = ("cores", "by", "reference", "s_per_update", "x TRL")
     found = with_ratios(rows, KERNELS["sacpo_dpo"])
-    return markdown_table([{k: row[k] for k in kept if k in row} for row in found])
+    return [{k: row[k] for k in kept if k in row} for row in found]
 
 
-def tokens(rows: Sequence[dict]) -> str:
+def tokens(rows: Sequence[dict]) -> list[dict]:
     """New tokens a second, and ratios of rates."""
     kept = ("cores", "by", "batch", "unequal", "rate", "x transformers")
     found = with_ratios(rows, KERNELS["lm_generate"])
-    return markdown_table([{k: row[k] for k in kept if k in row} for row in found])
+    return [{k: row[k] for k in kept if k in row} for row in found]
 
 
-# Title -> file, key of its rows, and what makes the table.
-FILES: dict[str, tuple[str, str, Callable[[Sequence[dict]], str]]] = {
+# Title -> file, key of its rows, and what makes the table's rows.
+FILES: dict[str, Source] = {
     "Demo, five seeds": ("sacpo_demo", "results", policies),
     "DPO updates": ("sacpo_dpo", "rows", updates),
     "Greedy generation": ("lm_generate", "rows", tokens),
@@ -58,12 +54,7 @@ FILES: dict[str, tuple[str, str, Callable[[Sequence[dict]], str]]] = {
 
 def tables() -> dict[str, str]:
     """Every table for which there are results, by its title."""
-    paths = {title: RESULTS / f"{name}.json" for title, (name, _, _) in FILES.items()}
-    return {
-        title: FILES[title][2](json.loads(path.read_text())[FILES[title][1]])
-        for title, path in paths.items()
-        if path.exists()
-    }
+    return committed(FILES)
 
 
 def main(argv):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import m2td3_tables, pls_tables, sacpo_tables
+from benchmarks import advantage_nas_tables, m2td3_tables, pls_tables, sacpo_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -182,7 +182,13 @@ def test_commands_name_modules_and_targets_that_exist():
 
 
 @pytest.mark.parametrize(
-    ("folder", "made"), [("m2td3", m2td3_tables), ("pls", pls_tables), ("sacpo", sacpo_tables)]
+    ("folder", "made"),
+    [
+        ("m2td3", m2td3_tables),
+        ("pls", pls_tables),
+        ("sacpo", sacpo_tables),
+        ("advantage_nas", advantage_nas_tables),
+    ],
 )
 def test_the_folders_tables_are_the_committed_results(folder, made):
     tables = made.tables()

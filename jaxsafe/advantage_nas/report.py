@@ -11,35 +11,21 @@ and `oracle_sd`, with `agrees`, whether `oracle` lies in the interval.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats as scipy_stats
 
-from jaxsafe.advantage_nas import drawing, equal_time, evaluate, oracle, stages
+from jaxsafe.advantage_nas import drawing, equal_time, evaluate, oracle, stages, summaries
 from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
+from jaxsafe.advantage_nas.summaries import NAMES, TOY_POINT
 from jaxsafe.core import metrics, plots, run, tables
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
-
-NAMES = {
-    "advantage": "AdvantageNAS",
-    "advantage_ema": "AdvantageNAS/w-b",
-    "counterfactual": "counterfactual",
-    "corrected": "curvature-corrected",
-    "reinforce": "REINFORCE",
-    "rloo": "RLOO",
-    "gdas": "GDAS",
-    "darts": "DARTS",
-    "proxyless": "ProxylessNAS",
-    "random": "random",
-    "evolution": "evolution",
-}
-TOY_POINT = 300  # iterations, at which the page quotes losses too
 
 
 def curve(folder: Folder, stage: str, name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
@@ -80,18 +66,8 @@ def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[
             }
         )
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
-    told = [
-        {
-            "method": NAMES[r["method"]],
-            f"100 x loss at {TOY_POINT} (median)": float(np.median(r["loss_at_300_per_seed"])),
-            "at the end (median)": r["median"],
-            "quartiles": f"{r['low']:.3f} - {r['high']:.3f}",
-            "edges correct": f"{np.mean(r['correct_per_seed']):.0%}",
-        }
-        for r in rows
-    ]
     folder.say(f"\nthe toy: the most likely architecture, {len(seeds)} seeds")
-    folder.say(tables.text_table(told))
+    folder.say(tables.text_table(summaries.toy(rows)))
     path = folder.plots / "toy.png"
     plots.curves(path, lines, "iteration", "100 x loss of the most likely architecture")
     folder.say(f"picture: {path}")
@@ -125,19 +101,8 @@ def _tabular(folder: Folder, seeds: range, experiment: Experiment, results) -> l
         )
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
     lines["random, exact"] = _oracle_line(lines, selection, score)
-    told = [
-        {
-            "method": NAMES[r["method"]],
-            f"{config.score} (mean)": f"{r['score']:.4f}",
-            "95% interval": f"{r['low']:.4f} - {r['high']:.4f}",
-            "sd of a search": f"{r['sd']:.4f}",
-            "exact random search": f"{r['oracle']:.4f} (sd {r['oracle_sd']:.4f})",
-            "searches": r["searches"],
-        }
-        for r in rows
-    ]
     folder.say(f"\n{config.queries} queries, the best by {config.selection} kept")
-    folder.say(tables.text_table(told))
+    folder.say(tables.text_table(summaries.tabular(rows, config.score)))
     path = folder.plots / "tabular.png"
     plots.curves(path, lines, "queries", f"{config.score}, percent, mean over searches")
     folder.say(f"picture: {path}")
@@ -176,7 +141,7 @@ def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> li
         lines[NAMES[method]] = curve(folder, method, "weights/loss", "search_steps")
         way(folder.plots / f"theta_{method}.png", folder, method, task.space, seeds)
     folder.say(f"\n{task.data}: the cells found, scored with the supernet's weights")
-    folder.say(tables.text_table(table(rows)))
+    folder.say(tables.text_table(summaries.search(rows)))
     for r in rows:
         folder.say(f"{NAMES[r['method']]}: {'  '.join(r['architecture_per_seed'])}")
     path = folder.plots / "training_loss.png"
@@ -243,34 +208,6 @@ def render(
         path = folder.plots / f"cell_{method}.png"
         drawing.draw_cell(path, task.space, found.choice[0], NAMES[method], shares)
         folder.say(f"{NAMES[method]}, seed {options.seed}: {path}")
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What people read of the rows of a supernet search."""
-    measures = [n for n in ("accuracy", "perplexity") if f"{n}_per_seed" in rows[0]]
-    told = []
-    for r in rows:
-        line: dict[str, Any] = {"method": NAMES[r["method"]], "loss (mean)": r["loss_mean"]}
-        for name in measures:
-            line[f"{name} (mean)"] = r[f"{name}_mean"]
-            line["sd"] = r[f"{name}_sd"]
-            line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
-            line["lucky"] = float(np.mean(r[f"lucky_{name}_per_seed"]))
-        if "retrained_mean" in r:
-            line["retrained, test"] = r["retrained_mean"]
-            line["sd "] = r["retrained_sd"]
-        if any("equal_time_step" in other for other in rows):
-            line["at equal time"] = r.get("equal_time_retrained_mean", "-")
-            line["step"] = r.get("equal_time_step", "-")
-        if "rank_correlation" in r:
-            line["rank correlation"] = r["rank_correlation"]
-        line["parameters"] = float(np.mean(r["parameters_per_seed"]))
-        line["confidence"] = float(np.mean(r["confidence_per_seed"]))
-        for name in ("cifar10_test", "cifar100_test"):
-            if f"{name}_per_seed" in r:
-                line[f"{name} (transfer)"] = float(np.mean(r[f"{name}_per_seed"]))
-        told.append(line)
-    return told
 
 
 def way(path: pathlib.Path, folder: Folder, stage: str, space, seeds: range) -> pathlib.Path:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people read of the rows of `summary.json`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Iterations at which the toy's curves are read too (page section 8.1).
+TOY_POINT = 300
+NAMES = {
+    "advantage": "AdvantageNAS",
+    "advantage_ema": "AdvantageNAS/w-b",
+    "counterfactual": "counterfactual",
+    "corrected": "curvature-corrected",
+    "reinforce": "REINFORCE",
+    "rloo": "RLOO",
+    "gdas": "GDAS",
+    "darts": "DARTS",
+    "proxyless": "ProxylessNAS",
+    "random": "random",
+    "evolution": "evolution",
+}
+
+
+def toy(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of the toy: 100 times the most likely architecture's loss, over seeds."""
+    return [
+        {
+            "method": NAMES[r["method"]],
+            f"100 x loss at {TOY_POINT} (median)": float(np.median(r["loss_at_300_per_seed"])),
+            "at the end (median)": r["median"],
+            "quartiles": f"{r['low']:.3f} - {r['high']:.3f}",
+            "mean": float(np.mean(r["loss_per_seed"])),
+            "edges correct": f"{np.mean(r['correct_per_seed']):.0%}",
+        }
+        for r in rows
+    ]
+
+
+def tabular(rows: Sequence[Mapping[str, Any]], score: str) -> list[dict[str, Any]]:
+    """Of a table's searches: the column `score` of what was kept, in percent."""
+    return [
+        {
+            "method": NAMES[r["method"]],
+            f"{score} (mean)": f"{r['score']:.4f}",
+            "95% interval": f"{r['low']:.4f} - {r['high']:.4f}",
+            "sd of a search": f"{r['sd']:.4f}",
+            "exact random search": f"{r['oracle']:.4f} (sd {r['oracle_sd']:.4f})",
+            "searches": r["searches"],
+        }
+        for r in rows
+    ]
+
+
+def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What people read of the rows of a supernet search."""
+    measures = [n for n in ("accuracy", "perplexity") if f"{n}_per_seed" in rows[0]]
+    told = []
+    for r in rows:
+        line: dict[str, Any] = {"method": NAMES[r["method"]], "loss (mean)": r["loss_mean"]}
+        for name in measures:
+            line[f"{name} (mean)"] = r[f"{name}_mean"]
+            line["sd"] = r[f"{name}_sd"]
+            line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
+            line["lucky"] = float(np.mean(r[f"lucky_{name}_per_seed"]))
+        if "retrained_mean" in r:
+            line["retrained, test"] = r["retrained_mean"]
+            line["sd "] = r["retrained_sd"]
+        if any("equal_time_step" in other for other in rows):
+            line["at equal time"] = r.get("equal_time_retrained_mean", "-")
+            line["step"] = r.get("equal_time_step", "-")
+        if "rank_correlation" in r:
+            line["rank correlation"] = r["rank_correlation"]
+        line["parameters"] = float(np.mean(r["parameters_per_seed"]))
+        line["confidence"] = float(np.mean(r["confidence_per_seed"]))
+        for name in ("cifar10_test", "cifar100_test"):
+            if f"{name}_per_seed" in r:
+                line[f"{name} (transfer)"] = float(np.mean(r[f"{name}_per_seed"]))
+        told.append(line)
+    return told
