@@ -18,8 +18,17 @@ from tests.core.test_checkpoint import assert_same, raw
 
 # One update in float32 whose sums run in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+SLOW_WITHOUT_JIT = ("pls", "sacpo", "image_to_semantics")
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+# Without jit every primitive compiles alone, which takes these half a minute and more.
+quick_or_slow = pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(s, marks=[pytest.mark.slow] * (s.name in SLOW_WITHOUT_JIT), id=s.name)
+        for s in SYSTEMS
+    ],
+)
 every_preset = pytest.mark.parametrize(
     ("system", "preset"),
     [(system, preset) for system in SYSTEMS for preset in system.presets],
@@ -132,7 +141,7 @@ def test_the_second_update_compiles_nothing(system: System):
         assert fresh.traces == 1 and fresh.update._cache_size() == 1
 
 
-@every_system
+@quick_or_slow
 def test_jit_changes_no_numbers(system: System):
     k = kit(system.name)
     state, batch = k.start()

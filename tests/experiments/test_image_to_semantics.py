@@ -79,6 +79,7 @@ def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
     assert_same_rows(out, finished)
 
 
+@pytest.mark.slow
 def test_eval_scores_again_and_render_films(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     before = snapshot(out / "checkpoints")
