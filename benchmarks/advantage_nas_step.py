@@ -22,10 +22,12 @@ from jaxsafe.core import parallel
 FLAGS = flags.FLAGS
 timing.define_flags(repeats=10)
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
-flags.DEFINE_bool("dense", True, "Measure our dense form too.")
 flags.DEFINE_list("forms", ["unrolled", "scan"], "Sparse forms to measure.")
 flags.DEFINE_list(
     "sizes", ["8x1x8", "8x1x32", "8x1x128", "16x5x64"], "Channels x cells x batch of each setting."
+)
+flags.DEFINE_list(
+    "dense", ["8x1x32"], "Sizes at which to measure our dense form too: it compiles long."
 )
 flags.DEFINE_integer("chunk", 4, "Steps of one call of ours, as the search's loop makes them.")
 flags.DEFINE_integer("image", 32, "Rows and columns of the images.")
@@ -127,7 +129,7 @@ def engines(channels: int, cells: int, batch: int, threads: int) -> list:
         for devices in sorted({1, threads})
         for form in FLAGS.forms
     ]
-    if FLAGS.dense:
+    if f"{channels}x{cells}x{batch}" in FLAGS.dense:
         found.append(Ours(channels, cells, batch, "dense"))
     if FLAGS.torch:
         with contextlib.suppress(ImportError):

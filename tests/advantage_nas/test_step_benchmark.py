@@ -5,7 +5,7 @@ from tests.test_benchmarks import worker
 
 
 def test_it_times_every_engine_there_is_on_the_same_architectures():
-    small = ("--sizes=2x1x2", "--image=4", "--repeats=1", "--chunk=2", "--forms=scan", "--nodense")
+    small = ("--sizes=2x1x2", "--image=4", "--repeats=1", "--chunk=2", "--forms=scan", "--dense=")
     rows = worker("advantage_nas_step", *small)
     assert [row["edges"] for row in rows] == sorted((row["edges"] for row in rows), reverse=True)
     names = [row["what"] for row in rows if row["edges"] == "3x3"]
