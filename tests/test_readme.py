@@ -168,7 +168,7 @@ def test_every_speed_in_the_table_is_a_committed_measurement():
     measured = set()
     for path in RESULTS.glob("*.json"):
         rows = json.loads(path.read_text()).get("rows", [])
-        measured |= {round(row["rate"]) for row in rows}
+        measured |= {round(row["rate"]) for row in rows if "rate" in row}
     assert quoted and quoted <= measured, quoted - measured
 
 
