@@ -57,15 +57,7 @@ def policy_stage(experiment: Experiment) -> Stage:
         scales = world.obs_scale, world.action_low, world.action_high
         return controllers.of_perceptron(actor, *scales)
 
-    return Stage(
-        name=POLICY,
-        init=lambda key: train.init(key, config, task, point),
-        chunk=lambda run, first, n: train.chunk(run, first, n, config, task, point),
-        num_steps=config.total_steps,
-        parameters=lambda run: (run.learner.actor, run.learner.critic),
-        result=result,
-        units_per_step=config.num_envs,
-    )
+    return train.stage(POLICY, config, task, point, result)
 
 
 def stages(experiment: Experiment) -> list[Stage]:

@@ -25,15 +25,8 @@ def stages(experiment: Experiment) -> list[Stage]:
 
     def stage(name: str, method: str, task: Task, uncertainty: UncertaintySet) -> Stage:
         config = experiments.method_config(experiment, method)
-        return Stage(
-            name=name,
-            init=lambda key: train.init(key, config, task, uncertainty),
-            chunk=lambda run, first, n: train.chunk(run, first, n, config, task, uncertainty),
-            num_steps=config.total_steps,
-            parameters=lambda run: (run.learner.actor, run.learner.critic),
-            result=lambda run: evaluate.policies(run.learner, config),
-            units_per_step=config.num_envs,
-        )
+        result = lambda run: evaluate.policies(run.learner, config)  # noqa: E731
+        return train.stage(name, config, task, uncertainty, result)
 
     if experiment.games:
         worlds = {game: game_tasks.make(getattr(experiment, game)) for game in experiment.games}

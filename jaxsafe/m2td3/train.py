@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollout, store and update as one pure iteration: where M2TD3 meets its worlds."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import optax
 from flax import struct
 from jax import lax
 
+from jaxsafe.core.program import Stage
 from jaxsafe.data import replay
 from jaxsafe.envs import rollout
 from jaxsafe.envs.types import Task, TaskState
@@ -248,3 +251,22 @@ def _snapshot(run: Run, config: Config, uncertainty: UncertaintySet) -> Metrics:
         for d, name in enumerate(uncertainty.names):
             metrics[f"omega/{k}/{name}"] = candidates[k, d]
     return metrics
+
+
+def stage(
+    name: str,
+    config: Config,
+    task: Task,
+    uncertainty: UncertaintySet,
+    result: Callable[[Run], Any],
+) -> Stage:
+    """A whole training as a stage of a binary; `result` is what it leaves, from its last state."""
+    return Stage(
+        name=name,
+        init=lambda key: init(key, config, task, uncertainty),
+        chunk=lambda run, first, n: chunk(run, first, n, config, task, uncertainty),
+        num_steps=config.total_steps,
+        parameters=lambda run: (run.learner.actor, run.learner.critic),
+        result=result,
+        units_per_step=config.num_envs,
+    )
