@@ -117,14 +117,8 @@ def _run(binary: Binary, flag_values: flags.FlagValues) -> int:
 
 def _open_folder(out: str, options: RunOptions) -> Folder:
     """Opens the run folder in process 0; the others wait until that is done."""
-    failure = None
-    if parallel.is_main_process():
-        try:
-            run.open_folder(out, options)
-        except checks.UserError as error:
-            failure = error
-    if parallel.largest(int(failure is not None)):
-        raise failure or checks.UserError(f"--out={out} was refused by process 0: see there.")
+    refused = f"--out={out} was refused by process 0: see there."
+    parallel.on_main(lambda: run.open_folder(out, options), refused)
     return Folder(pathlib.Path(out))
 
 
@@ -161,10 +155,12 @@ def _train(
     except loop.NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if parallel.is_main_process():
+
+    def score() -> None:
         rows = _finish(binary, folder, options, config, results)
         run.write_summary(folder, binary.system, timing, rows, command)
-    parallel.largest(0)  # a process that left early would end the others
+
+    parallel.on_main(score)
     return 0
 
 
@@ -196,12 +192,14 @@ def _revisit(
         results[p.stage.name] = parallel.to_host(p.stage.result(state))
         if parallel.is_main_process():
             folder.say(f"{p.stage.name}: step {step} of {p.stage.num_steps}")
-    if parallel.is_main_process():
+
+    def act() -> None:
         if options.mode == "eval":
             _finish(binary, folder, options, config, results)
         else:
             binary.render(folder, options, config, results)
-    parallel.largest(0)
+
+    parallel.on_main(act)
     return 0
 
 

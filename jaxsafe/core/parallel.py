@@ -101,6 +101,13 @@ def seed_mesh(num_devices: int) -> Mesh:
     return Mesh(np.asarray(jax.devices()[:num_devices]), (SEED_AXIS,))
 
 
+def own_mesh(num_seeds: int) -> Mesh:
+    """Mesh of as many of this process's own devices as divide the seeds, for what it does alone."""
+    own = jax.local_devices()
+    divisors = [n for n in range(1, len(own) + 1) if num_seeds % n == 0]
+    return Mesh(np.asarray(own[: divisors[-1]]), (SEED_AXIS,))
+
+
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:
     """Typed keys `[num_seeds]`; key i is that of a lone run with seed `seed + i`."""
     return jax.vmap(jax.random.key)(jnp.arange(seed, seed + num_seeds, dtype=jnp.uint32))
@@ -172,3 +179,22 @@ def largest(value: int) -> int:
 def is_main_process() -> bool:
     """Whether this process writes the run folder's text files."""
     return jax.process_index() == 0
+
+
+def on_main(work: Callable[[], Any], told: str = "process 0 failed: see there.") -> None:
+    """Does `work` in process 0; the others wait for its end, and fail where it fails.
+
+    Raises:
+      UserError: `told`, in the other processes, so that none waits for one that is gone.
+    """
+    failure: BaseException | None = None
+    if is_main_process():
+        try:
+            work()
+        except BaseException as error:
+            failure = error
+    failed = largest(int(failure is not None))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise checks.UserError(told)

@@ -81,9 +81,8 @@ def oracle(
 
 
 def _over_seeds(function: Callable, tree: Any, *shared: Any) -> Any:
-    """Calls `(part, *shared)` for the parts of a tree `[S, ...]` on as many devices as divide S."""
-    seeds = jax.tree.leaves(tree)[0].shape[0]
-    mesh = parallel.seed_mesh(parallel.choose_num_devices(seeds, 0))
+    """Calls `(part, *shared)` for the parts of a tree `[S, ...]`, by process 0 alone."""
+    mesh = parallel.own_mesh(jax.tree.leaves(tree)[0].shape[0])
     program = jax.jit(parallel.map_seeds(function, mesh, num_shared=len(shared)))
     return jax.device_get(program(tree, *shared))
 

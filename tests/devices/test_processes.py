@@ -113,3 +113,13 @@ def test_a_refusal_ends_both_processes(two):
     assert (first[0], second[0]) == (2, 2)
     assert re.search(r"^error: --out=.* is not empty", first[2], re.M)
     assert re.search(r"^error: --out=.* was refused by process 0: see there", second[2], re.M)
+
+
+def test_a_failure_of_process_0_ends_the_other(two, tmp_path):
+    """It would otherwise wait for minutes, and both be killed without a word."""
+    out = shutil.copytree(two, tmp_path / "run")
+    (out / "plots").write_text("no folder")
+    first, second = pair("--mode=render", "--num_seeds=4", f"--out={out}")
+    assert (first[0], second[0]) == (1, 2)
+    assert "FileExistsError" in first[2]
+    assert re.search(r"^error: process 0 failed: see there\.$", second[2], re.M)
