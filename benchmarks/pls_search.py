@@ -3,9 +3,9 @@
 
 Latency: whole searches, one after the other on drawn functions, each engine by its own rule and
 through plain calls from Python; timed is the step that takes observation number N. Engines of one
-rule choose the same points, but for rounding. Ours stands beside SafeOpt's rule in NumPy and, where
-it is installed (`pip install .[peers]`), safe UCB by BoTorch. Throughput: whole searches mapped
-over seeds.
+rule choose the same points, but for rounding. Ours stands beside SafeOpt's rule in NumPy, safe UCB
+by scikit-learn and, where it is installed (`pip install .[peers]`), by BoTorch. Throughput: whole
+searches mapped over seeds.
 """
 
 import functools
@@ -24,7 +24,7 @@ flags.DEFINE_integer("side", 50, "Grid points along each axis.", 2)
 flags.DEFINE_list("seeds", ["5", "50", "500"], "Searches side by side of throughput rows.")
 flags.DEFINE_integer("steps", 20, "Steps of each stage of the throughput rows.", 1)
 flags.DEFINE_list(
-    "engines", ["jaxsafe", "safeopt", "botorch", "throughput"], "Which rows to measure."
+    "engines", ["jaxsafe", "safeopt", "sklearn", "botorch", "throughput"], "Which rows to measure."
 )
 
 
@@ -49,6 +49,11 @@ def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[di
             | {"compile_s": float(runs[0][0, 0])}
         )
     return rows
+
+
+def peer_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[dict]:
+    """`latency_rows` of an engine that compiles nothing."""
+    return [row | {"compile_s": 0.0} for row in latency_rows(what, make)]
 
 
 def throughput_row(expander: str, seeds: int) -> dict:
@@ -102,16 +107,14 @@ def botorch_rows(alphas: np.ndarray, cores: int) -> list[dict]:
         def make(game, how=how):
             return botorch_search.SafeUCB(game, alphas, how, cores)
 
-        rows += [
-            row | {"compile_s": 0.0} for row in latency_rows(f"BoTorch, safe UCB, {how}", make)
-        ]
+        rows += peer_rows(f"BoTorch, safe UCB, {how}", make)
     return rows
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
-    from benchmarks import safeopt_numpy
+    from benchmarks import safeopt_numpy, sklearn_search
     from jaxsafe import pls
 
     rows, steps = [], max(_observations())
@@ -122,10 +125,10 @@ def worker(cores: int) -> list[dict]:
         rows += [row | memory for row in latency_rows(f"jaxsafe, {rule}", make)]
     alphas = pls.alpha_table(safe_game.config_of("SafeOpt", steps), FLAGS.side**2, 1)[:, 0]
     if "safeopt" in FLAGS.engines:
-        theirs = latency_rows(
-            "SafeOpt's rule, our NumPy reference", lambda game: safeopt_numpy.SafeOpt(game, alphas)
-        )
-        rows += [row | {"compile_s": 0.0} for row in theirs]
+        name = "SafeOpt's rule, our NumPy reference"
+        rows += peer_rows(name, lambda game: safeopt_numpy.SafeOpt(game, alphas))
+    if "sklearn" in FLAGS.engines:
+        rows += peer_rows("scikit-learn, safe UCB", lambda g: sklearn_search.SafeUCB(g, alphas))
     if "botorch" in FLAGS.engines:
         rows += botorch_rows(alphas, cores)
     if "throughput" in FLAGS.engines:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import m2td3_ablation, safe_game, safeopt_numpy
+from benchmarks import m2td3_ablation, safe_game, safeopt_numpy, sklearn_search
 from jaxsafe import pls
 from jaxsafe.core import flags as flags_lib
 from jaxsafe.m2td3 import PRESETS
@@ -99,20 +99,32 @@ def test_engines_of_safeopts_rule_choose_the_same_points(number):
     assert seconds.shape == (steps, 2) and (seconds > 0).all()
 
 
-def test_engines_of_safe_ucb_choose_the_same_points():
-    pytest.importorskip("botorch", reason="needs the extra peers")
-    from benchmarks import botorch_search
-
+@pytest.fixture(scope="module")
+def safe_ucb():
+    """A game, its alphas, and the points that ours chooses, in 64 bits."""
     steps = 12
     game = safe_game.draw(0, 20, steps)
     config = safe_game.config_of("safe UCB", steps)
-    alphas = pls.alpha_table(config, 400, 1)[:, 0]
     with jax.enable_x64(True):
-        expected, _ = safe_game.play(safe_game.Ours(game, config), game, steps)
+        points, _ = safe_game.play(safe_game.Ours(game, config), game, steps)
+    assert len(set(points)) > 5
+    return game, pls.alpha_table(config, 400, 1)[:, 0], points
+
+
+def test_scikit_learn_chooses_the_points_of_safe_ucb(safe_ucb):
+    game, alphas, expected = safe_ucb
+    theirs = sklearn_search.SafeUCB(game, alphas)
+    assert safe_game.play(theirs, game, len(expected) - 1)[0] == expected
+
+
+def test_botorch_chooses_the_points_of_safe_ucb(safe_ucb):
+    pytest.importorskip("botorch", reason="needs the extra peers")
+    from benchmarks import botorch_search
+
+    game, alphas, expected = safe_ucb
     for how in botorch_search.HOW:
         theirs = botorch_search.SafeUCB(game, alphas, how, 1)
-        assert safe_game.play(theirs, game, steps)[0] == expected, how
-    assert len(set(expected)) > 5
+        assert safe_game.play(theirs, game, len(expected) - 1)[0] == expected, how
 
 
 def test_games_are_draws_of_the_process():
