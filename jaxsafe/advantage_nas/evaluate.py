@@ -22,8 +22,13 @@
                             they are not asked for, or the method's time is not known
   parameters_per_seed, multiply_adds_per_seed
                             of the architectures
-  rank_correlation          Spearman's, between the first supernet's validation loss of random
-                            architectures and what retraining gives, signed so that 1 is perfect
+  rank_correlation_per_seed, rank_correlation_mean, rank_correlation_sd
+                            Spearman's, between each supernet's validation loss of the same random
+                            architectures and what training them gives on average, signed so that 1
+                            is perfect
+  rank_ceiling              Spearman's, between the averages of the first and of the second half of
+                            those trainings: no ranking can be expected to agree much better; the
+                            same for all methods. These are absent where training tells none apart
   confidence_per_seed       mean over edges of theta's greatest probability
   COLUMN_per_seed           what --table says of the architectures; none where there is no table
 """
@@ -112,19 +117,58 @@ def retrained(
     return np.asarray(all_of_them(jnp.asarray(choice)), np.float64).reshape(len(choice), count)
 
 
-def rank_correlation(result: Any, task: Task, scoring: Scoring, seed: int) -> float:
-    """Spearman's between the first supernet and one retraining, over random architectures."""
-    weights = jax.tree.map(lambda x: jnp.asarray(x[0]), result[0])
-    shape = (scoring.ranked, task.space.num_edges)
+class Ranked(NamedTuple):
+    """Random architectures and what training each from scratch gave.
+
+    Attributes:
+      choice: `[A, E]`.
+      trained: `[A, T]` the task's measure on the test set, T trainings of each.
+    """
+
+    choice: np.ndarray
+    trained: np.ndarray
+
+
+def rank(task: Task, scoring: Scoring, seed: int) -> Ranked:
+    """Draws `scoring.ranked` architectures and trains each as often as a found one, once at least.
+
+    One seed draws the same ones for every method.
+    """
     key = jax.random.fold_in(jax.random.key(seed), 2)
-    choice = jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32)
-    score = jax.jit(lambda c: jax.lax.map(lambda one: task.score(weights, one)["loss"], c))
-    loss = np.asarray(score(choice))
-    trained = retrained(np.asarray(choice), task, scoring, seed, 1)[:, 0]
+    shape = (scoring.ranked, task.space.num_edges)
+    choice = np.asarray(jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32))
+    return Ranked(choice, retrained(choice, task, scoring, seed, max(scoring.retrain_seeds, 1)))
+
+
+def rank_correlations(result: Any, ranked: Ranked, task: Task) -> dict[str, Any]:
+    """The fields `rank_...` of a method's row, of its S supernets in `result`."""
+    score = jax.jit(lambda w, c: jax.lax.map(lambda one: task.score(w, one)["loss"], c))
+    choice, trained = jnp.asarray(ranked.choice), ranked.trained.mean(axis=1)
     # A low loss should go with a high accuracy, or a low perplexity.
     sign = -1 if task.measure == "accuracy" else 1
-    found: Any = stats.spearmanr(loss, trained)
-    return float(sign * found.statistic)
+    found = []
+    for i in range(len(result[1])):
+        weights = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), result[0])
+        found.append(_spearman(sign * np.asarray(score(weights, choice)), trained))
+    if not all(np.isfinite(found)):
+        return {}
+    told: dict[str, Any] = {"rank_correlation_per_seed": found}
+    told["rank_correlation_mean"] = float(np.mean(found))
+    told["rank_correlation_sd"] = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+    half = ranked.trained.shape[1] // 2
+    if half:
+        halves = ranked.trained[:, :half].mean(axis=1), ranked.trained[:, half:].mean(axis=1)
+        ceiling = _spearman(*halves)
+        told |= {"rank_ceiling": ceiling} if np.isfinite(ceiling) else {}
+    return told
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation; NaN where one of them is the same throughout."""
+    if not (np.ptp(x) and np.ptp(y)):
+        return float("nan")
+    found: Any = stats.spearmanr(x, y)
+    return float(found.statistic)
 
 
 def name_of(choice: np.ndarray, task: Task) -> str:

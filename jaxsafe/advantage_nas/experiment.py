@@ -35,7 +35,7 @@ class Scoring:
     )
     ranked: int = field(
         0,
-        "Random architectures whose rank by the first supernet is compared with retraining.",
+        "Random architectures, trained from scratch, whose ranks by supernets are compared.",
         low=0,
     )
 

@@ -22,7 +22,7 @@ from jaxsafe.advantage_nas import drawing, equal_time, evaluate, oracle, stages,
 from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
 from jaxsafe.advantage_nas.summaries import NAMES, TOY_POINT
-from jaxsafe.core import metrics, plots, run, tables
+from jaxsafe.core import loop, metrics, plots, run, tables
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
@@ -42,8 +42,11 @@ def finish(
 ) -> list[dict[str, Any]]:
     """Writes rows, table and pictures of any task."""
     seeds = range(options.seed, options.seed + options.num_seeds)
-    makers = {"toy": _toy, "tabular": _tabular, "images": _search, "text": _search}
-    return makers[experiment.task](folder, seeds, experiment, results)
+    makers = {"toy": _toy, "tabular": _tabular}
+    if experiment.task in makers:
+        return makers[experiment.task](folder, seeds, experiment, results)
+    with loop.progress_bar(options, "scoring") as bar:
+        return _search(folder, seeds, experiment, results, bar)
 
 
 def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
@@ -124,24 +127,37 @@ def _oracle_line(lines, selection, score) -> tuple[np.ndarray, np.ndarray]:
     return x, oracle.random_search(selection, score, [int(k) for k in x]).mean[None]
 
 
-def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
+def _search(
+    folder: Folder, seeds: range, experiment: Experiment, results, bar
+) -> list[dict[str, Any]]:
     task = stages.task(experiment)
     cells = stages.table(experiment.table) if experiment.table else None
     within = {}
     if experiment.scoring.equal_time:
         within = equal_time.steps_within(run.last_timing(folder), list(results))
+    ranked = None
+    if experiment.scoring.ranked:
+        ranked = evaluate.rank(task, experiment.scoring, seeds.start)
+    share = 1 / (len(results) + bool(ranked))
+    bar.update(share * bool(ranked))
     rows, lines = [], {}
     for method, result in results.items():
         found = evaluate.find(result, method, task, experiment.scoring, seeds)
         rows.append(evaluate.row(method, found, task, cells))
-        rows[-1] |= _trained(result, found, task, experiment, seeds)
+        if experiment.scoring.retrain_seeds:
+            rows[-1] |= _retrained(found.choice, task, experiment, seeds)
+        if ranked:
+            rows[-1] |= evaluate.rank_correlations(result, ranked, task)
         if method in within:
             rows[-1] |= _in_time(folder, within[method], rows[-1], task, experiment, seeds)
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         lines[NAMES[method]] = curve(folder, method, "weights/loss", "search_steps")
         way(folder.plots / f"theta_{method}.png", folder, method, task.space, seeds)
+        bar.update(share)
     folder.say(f"\n{task.data}: the cells found, scored with the supernet's weights")
     folder.say(tables.text_table(summaries.search(rows)))
+    if ranked:
+        folder.say(_of_ranked(ranked, task.measure, rows[0].get("rank_ceiling")))
     for r in rows:
         folder.say(f"{NAMES[r['method']]}: {'  '.join(r['architecture_per_seed'])}")
     path = folder.plots / "training_loss.png"
@@ -150,15 +166,13 @@ def _search(folder: Folder, seeds: range, experiment: Experiment, results) -> li
     return rows
 
 
-def _trained(result, found, task, experiment: Experiment, seeds: range) -> dict[str, Any]:
-    """What training from scratch adds to a method's row."""
-    scoring, told = experiment.scoring, {}
-    if scoring.retrain_seeds:
-        told = _retrained(found.choice, task, experiment, seeds)
-    if scoring.ranked:
-        correlation = evaluate.rank_correlation(result, task, scoring, seeds.start)
-        told["rank_correlation"] = correlation
-    return told
+def _of_ranked(ranked: evaluate.Ranked, measure: str, ceiling: float | None) -> str:
+    means, count = ranked.trained.mean(axis=1), ranked.trained.shape[1]
+    told = f"{len(means)} random cells, trained {count} times each: {measure} "
+    told += f"{means.min():.3g} to {means.max():.3g}"
+    return (
+        told if ceiling is None else f"{told}; halves of the trainings rank alike by {ceiling:.2f}"
+    )
 
 
 def _retrained(choice: np.ndarray, task, experiment: Experiment, seeds: range) -> dict[str, Any]:

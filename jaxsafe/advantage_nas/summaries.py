@@ -70,8 +70,9 @@ def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if any("equal_time_step" in other for other in rows):
             line["at equal time"] = r.get("equal_time_retrained_mean", "-")
             line["step"] = r.get("equal_time_step", "-")
-        if "rank_correlation" in r:
-            line["rank correlation"] = r["rank_correlation"]
+        if "rank_correlation_mean" in r:
+            line["rank correlation"] = r["rank_correlation_mean"]
+            line["sd  "] = r["rank_correlation_sd"]
         line["parameters"] = float(np.mean(r["parameters_per_seed"]))
         line["confidence"] = float(np.mean(r["confidence_per_seed"]))
         for name in ("cifar10_test", "cifar100_test"):

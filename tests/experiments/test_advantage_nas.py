@@ -174,7 +174,8 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
             assert 0 <= row["accuracy_per_seed"][seed] <= 1
         assert np.shape(row["retrained_per_seed"]) == (2, 2)
         assert row["retrained_mean"] == pytest.approx(np.mean(row["retrained_per_seed"]))
-        assert -1 <= row["rank_correlation"] <= 1
+        assert len(row["rank_correlation_per_seed"]) == 2
+        assert all(-1 <= x <= 1 for x in (*row["rank_correlation_per_seed"], row["rank_ceiling"]))
     assert results[1]["confidence_per_seed"] == pytest.approx([0.25, 0.25], abs=1e-5)
     rows = json_rows(whole / "metrics.jsonl")
     edge = [v for name, v in rows[-1].items() if name.startswith("p/2-3/")]
