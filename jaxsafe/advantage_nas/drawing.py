@@ -86,10 +86,16 @@ def _label(space: Space, node: int) -> str:
     return "in" if node == 0 else "out" if last else str(node)
 
 
+def color(space: Space, k: int) -> str:
+    """Of an operation, the same in all pictures of a space."""
+    zero = space.operations[k].is_zero
+    return "#aaaaaa" if zero else plots.PALETTE[k % len(plots.PALETTE)]
+
+
 def _style(space: Space, k: int) -> dict[str, Any]:
     if space.operations[k].is_zero:
-        return {"color": "#aaaaaa", "linestyle": ":", "linewidth": 1.4}
-    return {"color": plots.PALETTE[k % len(plots.PALETTE)], "linestyle": "-", "linewidth": 2.2}
+        return {"color": color(space, k), "linestyle": ":", "linewidth": 1.4}
+    return {"color": color(space, k), "linestyle": "-", "linewidth": 2.2}
 
 
 def _draw_edge(axes: Any, edge: tuple[int, int], space: Space, k: int, share: float | None) -> None:

@@ -16,10 +16,13 @@
   retrained_per_seed        `accuracy` or `perplexity` on the test set of each architecture, trained
                             from scratch: a list per seed, one number per training; and their mean
                             and deviation over architectures, `retrained_mean`, `retrained_sd`
+  step_ms                   milliseconds of a search step of one seed on one device, over the whole
+                            search (see `equal_time.py`)
   equal_time_step           the last row of the method at the time at which the quickest one ended
   equal_time_retrained_per_seed, equal_time_retrained_mean, equal_time_retrained_sd
-                            as `retrained`, of the architectures of that row; none of these where
-                            they are not asked for, or the method's time is not known
+                            as `retrained`, of the architectures of that row; none of these four
+                            where they are not asked for, and of random search only if it is the
+                            quickest, since its choice is made at the end
   parameters_per_seed, multiply_adds_per_seed
                             of the architectures
   rank_correlation_per_seed, rank_correlation_mean, rank_correlation_sd

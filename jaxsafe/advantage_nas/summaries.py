@@ -68,6 +68,7 @@ def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line["retrained, test"] = r["retrained_mean"]
             line["sd "] = r["retrained_sd"]
         if any("equal_time_step" in other for other in rows):
+            line["ms a step"] = r["step_ms"]
             line["at equal time"] = r.get("equal_time_retrained_mean", "-")
             line["step"] = r.get("equal_time_step", "-")
         if "rank_correlation_mean" in r:
