@@ -36,6 +36,8 @@
   COLUMN_per_seed           what --table says of the architectures; none where there is no table
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -45,8 +47,10 @@ from scipy import stats
 
 from jaxsafe.advantage_nas import algorithm, strings
 from jaxsafe.advantage_nas.experiment import Scoring
+from jaxsafe.advantage_nas.retrain import RetrainConfig
 from jaxsafe.advantage_nas.tables import Table
 from jaxsafe.advantage_nas.task import Task
+from jaxsafe.advantage_nas.types import Metrics
 
 
 class Found(NamedTuple):
@@ -70,7 +74,7 @@ class Found(NamedTuple):
 def find(result: Any, method: str, task: Task, scoring: Scoring, seeds: range) -> Found:
     """Scores what a stage's `result`, `(weights, theta, best)` of S seeds, holds."""
     weights, theta, best = result
-    score = jax.jit(lambda w, choices: jax.lax.map(lambda c: task.score(w, c), choices))
+    score = _scorer(task)
     choice, rows, lucky_rows = [], [], []
     for i, seed in enumerate(seeds):
         one = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), weights)
@@ -103,21 +107,40 @@ def _candidates(theta: np.ndarray, method: str, scoring: Scoring, seed: int) -> 
     return jax.random.randint(key, shape, 0, theta.shape[1], jnp.int32)
 
 
+@functools.cache
+def _scorer(task: Task) -> Callable[..., Metrics]:
+    """`(weights, architectures [N, E]) -> scores [N]`, compiled once for all methods."""
+    return jax.jit(lambda weights, choice: jax.lax.map(lambda c: task.score(weights, c), choice))
+
+
+@functools.cache
+def _trainer(task: Task, how: RetrainConfig) -> Callable[..., jax.Array]:
+    """`(key, architecture [E]) -> the task's measure []`, compiled once for all architectures."""
+    return jax.jit(lambda key, choice: task.train(key, choice, how)[task.measure])
+
+
 def retrained(
-    choice: np.ndarray, task: Task, scoring: Scoring, seed: int, count: int
+    choice: np.ndarray,
+    task: Task,
+    scoring: Scoring,
+    seed: int,
+    count: int,
+    done: Callable[[], Any] = lambda: None,
 ) -> np.ndarray:
-    """The task's measure `[A, count]` of architectures `[A, E]`, each trained `count` times."""
-    pairs = np.arange(len(choice) * count)
+    """The task's measure `[A, count]` of architectures `[A, E]`, each trained `count` times.
 
-    @jax.jit
-    def all_of_them(choices: jax.Array) -> jax.Array:
-        def one(pair: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(jax.random.key(seed), 100 + pair)
-            return task.train(key, choices[pair // count], scoring.retrain)[task.measure]
-
-        return jax.lax.map(one, jnp.asarray(pairs))
-
-    return np.asarray(all_of_them(jnp.asarray(choice)), np.float64).reshape(len(choice), count)
+    One training after the other on each of this process's devices; `done` is called after each.
+    """
+    train, devices = _trainer(task, scoring.retrain), jax.local_devices()
+    found: list[jax.Array] = []
+    for pair in range(len(choice) * count):
+        key = jax.random.fold_in(jax.random.key(seed), 100 + pair)
+        given = key, jnp.asarray(choice[pair // count], jnp.int32)
+        found.append(train(*jax.device_put(given, devices[pair % len(devices)])))
+        if pair >= len(devices):
+            found[pair - len(devices)].block_until_ready()
+        done()
+    return np.array(found, np.float64).reshape(len(choice), count)
 
 
 class Ranked(NamedTuple):
@@ -132,27 +155,31 @@ class Ranked(NamedTuple):
     trained: np.ndarray
 
 
-def rank(task: Task, scoring: Scoring, seed: int) -> Ranked:
-    """Draws `scoring.ranked` architectures and trains each as often as a found one, once at least.
+def trainings(scoring: Scoring) -> int:
+    """How often each random architecture is trained: as a found one, once at least."""
+    return max(scoring.retrain_seeds, 1)
+
+
+def rank(task: Task, scoring: Scoring, seed: int, done: Callable[[], Any] = lambda: None) -> Ranked:
+    """Draws `scoring.ranked` architectures and trains them; `done` is called after each training.
 
     One seed draws the same ones for every method.
     """
     key = jax.random.fold_in(jax.random.key(seed), 2)
     shape = (scoring.ranked, task.space.num_edges)
     choice = np.asarray(jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32))
-    return Ranked(choice, retrained(choice, task, scoring, seed, max(scoring.retrain_seeds, 1)))
+    return Ranked(choice, retrained(choice, task, scoring, seed, trainings(scoring), done))
 
 
 def rank_correlations(result: Any, ranked: Ranked, task: Task) -> dict[str, Any]:
     """The fields `rank_...` of a method's row, of its S supernets in `result`."""
-    score = jax.jit(lambda w, c: jax.lax.map(lambda one: task.score(w, one)["loss"], c))
-    choice, trained = jnp.asarray(ranked.choice), ranked.trained.mean(axis=1)
+    score, choice, trained = _scorer(task), jnp.asarray(ranked.choice), ranked.trained.mean(axis=1)
     # A low loss should go with a high accuracy, or a low perplexity.
     sign = -1 if task.measure == "accuracy" else 1
     found = []
     for i in range(len(result[1])):
         weights = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), result[0])
-        found.append(_spearman(sign * np.asarray(score(weights, choice)), trained))
+        found.append(_spearman(sign * np.asarray(score(weights, choice)["loss"]), trained))
     if not all(np.isfinite(found)):
         return {}
     told: dict[str, Any] = {"rank_correlation_per_seed": found}

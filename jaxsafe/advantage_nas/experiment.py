@@ -68,7 +68,7 @@ class Experiment:
 _PAPER = Experiment(
     methods=("advantage", "advantage_ema", "reinforce"),
     search=NB201,
-    images=ImageConfig(channels=16, cells=5, batch_size=64, pad=4),
+    images=ImageConfig(folder=None, channels=16, cells=5, batch_size=64, pad=4),
     scoring=Scoring(retrain_seeds=0),
 )
 
@@ -131,6 +131,18 @@ def search(experiment: Experiment, method: str) -> Config:
     return dataclasses.replace(config, estimator=estimator(config.estimator, method))
 
 
+def _check_methods_are_named_once(experiment: Experiment) -> None:
+    """Each search takes its method from `methods`; another one named elsewhere would be lost."""
+    places = {
+        "toy.estimator.method": (experiment.toy.estimator.method, EstimatorConfig().method),
+        "search.estimator.method": (experiment.search.estimator.method, EstimatorConfig().method),
+        "tabular.method": (experiment.tabular.method, TabularConfig().method),
+    }
+    for name, (value, default) in places.items():
+        if value != default:
+            raise checks.UserError(f"{name}={value} has no effect: give --methods={value}.")
+
+
 def validate_experiment(experiment: Experiment) -> None:
     """Raises `UserError` naming field, value and fix."""
     validate_bounds(experiment)
@@ -142,6 +154,7 @@ def validate_experiment(experiment: Experiment) -> None:
                 f"methods holds {method!r}, which cannot run on task={experiment.task!r}: choose "
                 f"from {', '.join(known)}."
             )
+    _check_methods_are_named_once(experiment)
     if experiment.task == "toy":
         toy.validate(experiment.toy)
     elif experiment.task == "tabular":

@@ -43,8 +43,9 @@ def finish(
     makers = {"toy": _toy, "tabular": _tabular}
     if experiment.task in makers:
         return makers[experiment.task](folder, seeds, experiment, results)
-    with loop.progress_bar(options, "scoring") as bar:
-        return _search(folder, seeds, experiment, results, bar)
+    parts = _trainings(experiment, len(seeds), len(results)) + len(results)
+    with loop.progress_bar(options, "scoring", parts) as bar:
+        return _search(folder, seeds, experiment, results, bar.update)
 
 
 def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[dict[str, Any]]:
@@ -128,8 +129,15 @@ def agreement(y: np.ndarray, exact: np.ndarray) -> float:
     return float(np.mean(inside))
 
 
+def _trainings(experiment: Experiment, num_seeds: int, methods: int) -> int:
+    """Trainings from scratch of a scoring, one or two fewer where methods are as quick."""
+    scoring = experiment.scoring
+    found = methods * num_seeds * scoring.retrain_seeds * (1 + scoring.equal_time)
+    return found + scoring.ranked * evaluate.trainings(scoring)
+
+
 def _search(
-    folder: Folder, seeds: range, experiment: Experiment, results, bar
+    folder: Folder, seeds: range, experiment: Experiment, results, done
 ) -> list[dict[str, Any]]:
     task = stages.task(experiment)
     cells = stages.table(experiment.table) if experiment.table else None
@@ -139,26 +147,24 @@ def _search(
         within = equal_time.steps_within(paces, experiment.search)
     ranked = None
     if experiment.scoring.ranked:
-        ranked = evaluate.rank(task, experiment.scoring, seeds.start)
-    share = 1 / (len(results) + bool(ranked))
-    bar.update(share * bool(ranked))
+        ranked = evaluate.rank(task, experiment.scoring, seeds.start, done)
     rows, lines = [], {}
     for method, result in results.items():
         found = evaluate.find(result, method, task, experiment.scoring, seeds)
         rows.append(evaluate.row(method, found, task, cells))
         if experiment.scoring.retrain_seeds:
-            rows[-1] |= _retrained(found.choice, task, experiment, seeds)
+            rows[-1] |= _retrained(found.choice, task, experiment, seeds, done)
         if ranked:
             rows[-1] |= evaluate.rank_correlations(result, ranked, task)
         if method in within:
             seconds = paces[method].seconds(experiment.search)
             rows[-1]["step_ms"] = 1e3 * seconds / experiment.search.total_steps
-            rows[-1] |= _in_time(folder, within[method], rows[-1], task, experiment, seeds)
+            rows[-1] |= _in_time(folder, within[method], rows[-1], task, experiment, seeds, done)
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         told = rows_of(folder, method)
         lines[NAMES[method]] = curve(told, "weights/loss", "search_steps")
         pictures.way(folder.plots / f"theta_{method}.png", told, task.space)
-        bar.update(share)
+        done()
     folder.say(f"\n{task.data}: the cells found, scored with the supernet's weights")
     folder.say(tables.text_table(summaries.search(rows)))
     if ranked:
@@ -180,9 +186,11 @@ def _of_ranked(ranked: evaluate.Ranked, measure: str, ceiling: float | None) -> 
     )
 
 
-def _retrained(choice: np.ndarray, task, experiment: Experiment, seeds: range) -> dict[str, Any]:
+def _retrained(
+    choice: np.ndarray, task, experiment: Experiment, seeds: range, done
+) -> dict[str, Any]:
     scoring = experiment.scoring
-    values = evaluate.retrained(choice, task, scoring, seeds.start, scoring.retrain_seeds)
+    values = evaluate.retrained(choice, task, scoring, seeds.start, scoring.retrain_seeds, done)
     means = values.mean(axis=1)
     return {
         "retrained_per_seed": values.tolist(),
@@ -192,7 +200,7 @@ def _retrained(choice: np.ndarray, task, experiment: Experiment, seeds: range) -
 
 
 def _in_time(
-    folder: Folder, step: int, row: dict[str, Any], task, experiment: Experiment, seeds: range
+    folder: Folder, step: int, row: dict[str, Any], task, experiment: Experiment, seeds: range, done
 ) -> dict[str, Any]:
     """What training from scratch gives of a method's architectures of an earlier row."""
     config = experiments.search(experiment, row["method"])
@@ -204,7 +212,7 @@ def _in_time(
         earlier = equal_time.architectures(folder, row["method"], step, task.space, seeds)
         if earlier is None:
             return {}
-        at, told = earlier[0], _retrained(earlier[1], task, experiment, seeds)
+        at, told = earlier[0], _retrained(earlier[1], task, experiment, seeds, done)
     return {"equal_time_step": at} | {f"equal_time_{n}": x for n, x in told.items()}
 
 

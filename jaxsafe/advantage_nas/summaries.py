@@ -62,7 +62,8 @@ def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for name in measures:
             line[f"{name} (mean)"] = r[f"{name}_mean"]
             line["sd"] = r[f"{name}_sd"]
-            line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
+            if len(r[f"{name}_per_seed"]) <= 3:
+                line["of each seed"] = " ".join(f"{x:.3g}" for x in r[f"{name}_per_seed"])
             line["lucky"] = float(np.mean(r[f"lucky_{name}_per_seed"]))
         if "retrained_mean" in r:
             line["retrained, test"] = r["retrained_mean"]
@@ -75,6 +76,7 @@ def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line["rank correlation"] = r["rank_correlation_mean"]
             line["sd  "] = r["rank_correlation_sd"]
         line["parameters"] = float(np.mean(r["parameters_per_seed"]))
+        line["multiply-adds"] = float(np.mean(r["multiply_adds_per_seed"]))
         line["confidence"] = float(np.mean(r["confidence_per_seed"]))
         for name in ("cifar10_test", "cifar100_test"):
             if f"{name}_per_seed" in r:

@@ -102,7 +102,7 @@ def test_an_architecture_is_that_of_the_last_row_not_past_the_step(folder):
 def test_rows_hold_what_training_gives_of_the_earlier_architectures(folder, monkeypatch):
     asked = []
 
-    def retrained(choice, task, scoring, seed, count):
+    def retrained(choice, task, scoring, seed, count, done):
         asked.append((choice.tolist(), seed, count))
         return np.array([[0.5, 0.7], [0.9, 0.9]])
 
@@ -111,7 +111,8 @@ def test_rows_hold_what_training_gives_of_the_earlier_architectures(folder, monk
     ended = {"retrained_per_seed": [[1.0, 1.0]], "retrained_mean": 1.0, "retrained_sd": 0.0}
 
     def tell(method, step):
-        return report._in_time(folder, step, {"method": method} | ended, task, experiment, range(2))
+        row = {"method": method} | ended
+        return report._in_time(folder, step, row, task, experiment, range(2), lambda: None)
 
     row = tell("counterfactual", 55)
     assert row["equal_time_step"] == 50 and row["equal_time_retrained_mean"] == pytest.approx(0.75)

@@ -151,7 +151,7 @@ def test_a_dry_run_tells_what_a_search_on_a_table_holds(table, tmp_path):
 def test_every_preset_can_be_described(preset, table, text_folder):
     """What --dry_run prints of each, with the numbers that make it large cut down."""
     given = experiments.PRESETS[preset]
-    images = dataclasses.replace(given.images, channels=1, cells=1, batch_size=2)
+    images = dataclasses.replace(given.images, folder="digits", channels=1, cells=1, batch_size=2)
     text = dataclasses.replace(given.text, folder=str(text_folder), units=2, streams=2)
     small = dataclasses.replace(
         given, methods=given.methods[:1], table=str(table), images=images, text=text
@@ -173,6 +173,8 @@ BAD_INPUT = [
     (["--search.teta_lr=1"], r"Unknown flag --search\.teta_lr\. Did you mean --search\.theta_lr"),
     (["--preset=tabular", "--tabular.queries=3"], r"tabular\.queries=3 is odd"),
     (["--toy.channels=1"], r"--toy\.channels=1 is out of range"),
+    (["--search.estimator.method=gdas"], r"method=gdas has no effect: give --methods=gdas"),
+    (["--preset=tabular", "--tabular.method=rloo"], r"no effect: give --methods=rloo"),
 ]
 
 
@@ -189,12 +191,14 @@ def test_files_that_are_absent_are_named(tmp_path):
         ["--preset=tabular", "--table=absent.csv", f"--out={tmp_path / 'run'}"],
         [f"--images.folder={tmp_path / 'absent'}", f"--out={tmp_path / 'run'}"],
         ["--preset=text", f"--out={tmp_path / 'run'}"],
+        ["--preset=paper", f"--out={tmp_path / 'run'}"],
     ]
     patterns = [
         r"--table is not given: name a \.csv or \.json file",
         r"absent\.csv cannot be read",
         r"absent: there is no such folder",
         r"--text\.folder is not given: name a folder",
+        r"--images\.folder is not given: name a folder with CIFAR's archive",
     ]
     binaries.assert_refused(MODULE, cases, patterns, tmp_path)
     assert not (tmp_path / "run").exists()
