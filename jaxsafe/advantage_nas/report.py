@@ -3,12 +3,13 @@
 
 `results` of `summary.json` on a supernet is documented in `evaluate.py`. On the toy, one row per
 method: `loss_per_seed`, 100 times the loss of the most likely architecture at the end,
-`loss_at_300_per_seed`, `correct_per_seed`, the share of edges that are the teacher's, and of the
-losses `median`, `low` and `high` (quartiles). On a table, one row per method: `queries`, `score`,
-the mean over all searches of what is reported of the one kept, its 95% interval `low` to `high`
-over seeds, `score_per_seed`, `searches`, and of the exact random search at equal queries `oracle`
-and `oracle_sd`, with `agrees`, whether `oracle` lies in the interval, and `curve_agrees`, at what
-share of the curve's points the exact curve lies in the interval over seeds (none of one seed).
+`loss_at_300_per_seed` and so on, `correct_per_seed`, the share of edges that are the teacher's, and
+of the losses `median`, `low` and `high` (quartiles). On a table, one row per method: `queries`,
+`score`, the mean over all searches of what is reported of the one kept, its 95% interval `low` to
+`high` over seeds, `score_per_seed`, `searches`, and of the exact random search at equal queries
+`oracle` and `oracle_sd`, with `agrees`, whether `oracle` lies in the interval, and `curve_agrees`,
+at what share of the curve's points the exact curve lies in the interval over seeds (none of one
+seed).
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from jaxsafe.advantage_nas import drawing, equal_time, evaluate, oracle, picture
 from jaxsafe.advantage_nas import experiment as experiments
 from jaxsafe.advantage_nas.experiment import Experiment
 from jaxsafe.advantage_nas.pictures import curve
-from jaxsafe.advantage_nas.summaries import NAMES, TOY_POINT
+from jaxsafe.advantage_nas.summaries import NAMES, TOY_POINTS
 from jaxsafe.core import loop, metrics, plots, tables
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
@@ -55,13 +56,15 @@ def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[
         x, loss = curve(told, "toy/loss", "iterations")
         _, correct = curve(told, "toy/correct", "iterations")
         lines[NAMES[method]] = (x, 100 * loss)
-        at = int(np.argmin(np.abs(x - TOY_POINT)))
+        points = {
+            f"loss_at_{p}_per_seed": int(np.argmin(np.abs(x - p))) for p in TOY_POINTS if p < x[-1]
+        }
         low, median, high = np.quantile(100 * loss[:, -1], [0.25, 0.5, 0.75])
         rows.append(
             {
                 "method": method,
                 "loss_per_seed": (100 * loss[:, -1]).tolist(),
-                "loss_at_300_per_seed": (100 * loss[:, at]).tolist(),
+                **{name: (100 * loss[:, at]).tolist() for name, at in points.items()},
                 "correct_per_seed": correct[:, -1].tolist(),
                 "median": float(median),
                 "low": float(low),
@@ -69,8 +72,13 @@ def _toy(folder: Folder, seeds: range, experiment: Experiment, results) -> list[
             }
         )
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
-    folder.say(f"\nthe toy: the most likely architecture, {len(seeds)} seeds")
+    folder.say(
+        f"\nthe toy: 100 x loss of the most likely architecture, medians of {len(seeds)} seeds"
+    )
     folder.say(tables.text_table(summaries.toy(rows)))
+    if len(seeds) > 1 and (pairs := summaries.toy_pairs(rows)):
+        folder.say("\nmean differences of pairs of seeds, and their 95% intervals")
+        folder.say(tables.text_table(pairs))
     path = folder.plots / "toy.png"
     pictures.small_multiples(path, lines, "iteration", _TOY_LABEL, NAMES["advantage"])
     folder.say(f"picture: {path}")
