@@ -34,7 +34,10 @@ class ImageConfig:
     channels: int = field(4, "C, channels of the first stage.", low=1)
     cells: int = field(1, "N, cells of each of the three stages.", low=1)
     form: str = field(
-        "unrolled", "Cells in the program, or a scan over them.", choices=supernet.FORMS
+        "unrolled",
+        "unrolled: every cell in the program; scan: over the cells of a stage; dense: every "
+        "candidate runs, to compare with.",
+        choices=supernet.FORMS,
     )
     native: bool = field(False, "JAX's own gradients of convolutions, for GPUs.")
     reference: bool = field(

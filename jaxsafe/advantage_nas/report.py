@@ -12,6 +12,7 @@ at what share of the curve's points the exact curve lies in the interval over se
 seed).
 """
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -171,6 +172,7 @@ def _search(
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         told = rows_of(folder, method)
         lines[NAMES[method]] = curve(told, "weights/loss", "search_steps")
+        _draw(folder, found, method, task, seeds.start)
         pictures.way(folder.plots / f"theta_{method}.png", told, task.space)
         done()
     folder.say(f"\n{task.data}: the cells found, scored with the supernet's weights")
@@ -181,7 +183,8 @@ def _search(
         folder.say(f"{NAMES[r['method']]}: {'  '.join(r['architecture_per_seed'])}")
     path = folder.plots / "training_loss.png"
     plots.curves(path, lines, "search step", "training loss of sampled architectures")
-    folder.say(f"pictures: {path}, {folder.plots / 'theta_METHOD.png'}")
+    names = (path.name, "theta_METHOD.png", "cell_METHOD.png")
+    folder.say(f"pictures in {folder.plots}: {', '.join(names)}")
     return rows
 
 
@@ -238,8 +241,14 @@ def render(
     seeds = range(options.seed, options.seed + options.num_seeds)
     for method, result in results.items():
         found = evaluate.find(result, method, task, experiment.scoring, seeds)
-        theta = np.exp(found.theta[0] - np.logaddexp.reduce(found.theta[0], axis=1)[:, None])
-        shares = theta[np.arange(task.space.num_edges), found.choice[0]]
-        path = folder.plots / f"cell_{method}.png"
-        drawing.draw_cell(path, task.space, found.choice[0], NAMES[method], shares)
+        path = _draw(folder, found, method, task, options.seed)
         folder.say(f"{NAMES[method]}, seed {options.seed}: {path}")
+
+
+def _draw(folder: Folder, found: evaluate.Found, method: str, task, seed: int) -> pathlib.Path:
+    """Draws the cell of the first seed, with the probabilities of its operations."""
+    theta = found.theta[0] - np.logaddexp.reduce(found.theta[0], axis=1)[:, None]
+    shares = np.exp(theta)[np.arange(task.space.num_edges), found.choice[0]]
+    path = folder.plots / f"cell_{method}.png"
+    title = f"{NAMES[method]}, seed {seed}"
+    return drawing.draw_cell(path, task.space, found.choice[0], title, shares)
