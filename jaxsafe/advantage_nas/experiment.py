@@ -155,6 +155,10 @@ def validate_experiment(experiment: Experiment) -> None:
                 f"from {', '.join(known)}."
             )
     _check_methods_are_named_once(experiment)
+    if experiment.table is not None and experiment.task not in ("tabular", "images"):
+        raise checks.UserError(
+            f"--table is of NAS-Bench-201's cells, and task={experiment.task} has others: drop it."
+        )
     if experiment.task == "toy":
         toy.validate(experiment.toy)
     elif experiment.task == "tabular":

@@ -154,8 +154,13 @@ def test_every_preset_can_be_described(preset, table, text_folder):
     images = dataclasses.replace(given.images, folder="digits", channels=1, cells=1, batch_size=2)
     text = dataclasses.replace(given.text, folder=str(text_folder), units=2, streams=2)
     small = dataclasses.replace(
-        given, methods=given.methods[:1], table=str(table), images=images, text=text
+        given,
+        methods=given.methods[:1],
+        table=str(table) if given.task == "tabular" else None,
+        images=images,
+        text=text,
     )
+    experiments.validate_experiment(small)
     (stage,) = stages.stages(small)
     options = RunOptions(num_seeds=1, log_every=1)
     told = program.build(stage, options, parallel.seed_mesh(1)).describe()
@@ -174,6 +179,7 @@ BAD_INPUT = [
     (["--preset=tabular", "--tabular.queries=3"], r"tabular\.queries=3 is odd"),
     (["--toy.channels=1"], r"--toy\.channels=1 is out of range"),
     (["--search.estimator.method=gdas"], r"method=gdas has no effect: give --methods=gdas"),
+    (["--preset=text", "--table=cells.csv"], r"task=text has others: drop it"),
     (["--preset=tabular", "--tabular.method=rloo"], r"no effect: give --methods=rloo"),
 ]
 
