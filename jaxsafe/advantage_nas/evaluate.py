@@ -126,14 +126,29 @@ def retrained(
     seed: int,
     count: int,
     done: Callable[[], Any] = lambda: None,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """The task's measure `[A, count]` of architectures `[A, E]`, each trained `count` times.
 
     One training after the other on each of this process's devices; `done` is called after each.
+
+    Args:
+      choice: `[A, E]`.
+      task: of the architectures.
+      scoring: how to train.
+      seed: of all trainings.
+      count: trainings of each.
+      done: see above.
+      known: architectures `[A, E]` and what this function gave of them; those that are the same
+        here are not trained again, since they would come out the same.
     """
     train, devices = _trainer(task, scoring.retrain), jax.local_devices()
     found: list[jax.Array] = []
     for pair in range(len(choice) * count):
+        if known is not None and np.array_equal(known[0][pair // count], choice[pair // count]):
+            found.append(jnp.asarray(known[1][pair // count, pair % count]))
+            done()
+            continue
         key = jax.random.fold_in(jax.random.key(seed), 100 + pair)
         given = key, jnp.asarray(choice[pair // count], jnp.int32)
         found.append(train(*jax.device_put(given, devices[pair % len(devices)])))
@@ -155,11 +170,6 @@ class Ranked(NamedTuple):
     trained: np.ndarray
 
 
-def trainings(scoring: Scoring) -> int:
-    """How often each random architecture is trained: as a found one, once at least."""
-    return max(scoring.retrain_seeds, 1)
-
-
 def rank(task: Task, scoring: Scoring, seed: int, done: Callable[[], Any] = lambda: None) -> Ranked:
     """Draws `scoring.ranked` architectures and trains them; `done` is called after each training.
 
@@ -168,7 +178,7 @@ def rank(task: Task, scoring: Scoring, seed: int, done: Callable[[], Any] = lamb
     key = jax.random.fold_in(jax.random.key(seed), 2)
     shape = (scoring.ranked, task.space.num_edges)
     choice = np.asarray(jax.random.randint(key, shape, 0, task.space.num_operations, jnp.int32))
-    return Ranked(choice, retrained(choice, task, scoring, seed, trainings(scoring), done))
+    return Ranked(choice, retrained(choice, task, scoring, seed, scoring.ranked_seeds, done))
 
 
 def rank_correlations(result: Any, ranked: Ranked, task: Task) -> dict[str, Any]:

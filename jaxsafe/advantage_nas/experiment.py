@@ -38,6 +38,7 @@ class Scoring:
         "Random architectures, trained from scratch, whose ranks by supernets are compared.",
         low=0,
     )
+    ranked_seeds: int = field(2, "Trainings from scratch of each of these.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,10 +139,10 @@ def agreement(y: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _trainings(experiment: Experiment, num_seeds: int, methods: int) -> int:
-    """Trainings from scratch of a scoring, one or two fewer where methods are as quick."""
+    """Trainings from scratch of a scoring, at most."""
     scoring = experiment.scoring
     found = methods * num_seeds * scoring.retrain_seeds * (1 + scoring.equal_time)
-    return found + scoring.ranked * evaluate.trainings(scoring)
+    return found + scoring.ranked * scoring.ranked_seeds
 
 
 def _search(
@@ -168,7 +168,9 @@ def _search(
         if method in within:
             seconds = paces[method].seconds(experiment.search)
             rows[-1]["step_ms"] = 1e3 * seconds / experiment.search.total_steps
-            rows[-1] |= _in_time(folder, within[method], rows[-1], task, experiment, seeds, done)
+            rows[-1] |= _in_time(
+                *(folder, within[method], rows[-1], found.choice, task, experiment, seeds, done)
+            )
         metrics.append(folder.evals, evaluate.rows(method, seeds, rows[-1]))
         told = rows_of(folder, method)
         lines[NAMES[method]] = curve(told, "weights/loss", "search_steps")
@@ -198,10 +200,10 @@ def _of_ranked(ranked: evaluate.Ranked, measure: str, ceiling: float | None) -> 
 
 
 def _retrained(
-    choice: np.ndarray, task, experiment: Experiment, seeds: range, done
+    choice: np.ndarray, task, experiment: Experiment, seeds: range, done, known=None
 ) -> dict[str, Any]:
-    scoring = experiment.scoring
-    values = evaluate.retrained(choice, task, scoring, seeds.start, scoring.retrain_seeds, done)
+    scoring, count = experiment.scoring, experiment.scoring.retrain_seeds
+    values = evaluate.retrained(choice, task, scoring, seeds.start, count, done, known)
     means = values.mean(axis=1)
     return {
         "retrained_per_seed": values.tolist(),
@@ -211,7 +213,7 @@ def _retrained(
 
 
 def _in_time(
-    folder: Folder, step: int, row: dict[str, Any], task, experiment: Experiment, seeds: range, done
+    folder: Folder, step: int, row: dict[str, Any], ended, task, experiment, seeds: range, done
 ) -> dict[str, Any]:
     """What training from scratch gives of a method's architectures of an earlier row."""
     config = experiments.search(experiment, row["method"])
@@ -223,7 +225,8 @@ def _in_time(
         earlier = equal_time.architectures(folder, row["method"], step, task.space, seeds)
         if earlier is None:
             return {}
-        at, told = earlier[0], _retrained(earlier[1], task, experiment, seeds, done)
+        known = ended, np.array(row["retrained_per_seed"])
+        at, told = earlier[0], _retrained(earlier[1], task, experiment, seeds, done, known)
     return {"equal_time_step": at} | {f"equal_time_{n}": x for n, x in told.items()}
 
 

@@ -102,8 +102,9 @@ def test_an_architecture_is_that_of_the_last_row_not_past_the_step(folder):
 def test_rows_hold_what_training_gives_of_the_earlier_architectures(folder, monkeypatch):
     asked = []
 
-    def retrained(choice, task, scoring, seed, count, done):
+    def retrained(choice, task, scoring, seed, count, done, known):
         asked.append((choice.tolist(), seed, count))
+        assert known[0] == "ended" and known[1].tolist() == [[1.0, 1.0]]
         return np.array([[0.5, 0.7], [0.9, 0.9]])
 
     monkeypatch.setattr(report.evaluate, "retrained", retrained)
@@ -112,7 +113,8 @@ def test_rows_hold_what_training_gives_of_the_earlier_architectures(folder, monk
 
     def tell(method, step):
         row = {"method": method} | ended
-        return report._in_time(folder, step, row, task, experiment, range(2), lambda: None)
+        given = (row, "ended", task, experiment, range(2), lambda: None)
+        return report._in_time(folder, step, *given)
 
     row = tell("counterfactual", 55)
     assert row["equal_time_step"] == 50 and row["equal_time_retrained_mean"] == pytest.approx(0.75)
