@@ -29,9 +29,11 @@ def steps(rows: Sequence[dict]) -> list[dict]:
 # Title -> file, key of its rows, and what makes the table's rows.
 FILES: dict[str, Source] = {
     "Toy": ("advantage_nas_toy", "results", summaries.toy),
+    "Toy, pairs of seeds": ("advantage_nas_toy", "results", summaries.toy_pairs),
     "Query search": ("advantage_nas_tabular", "results", queries),
     "Demo": ("advantage_nas_demo", "results", summaries.search),
     "Digits": ("advantage_nas_digits", "results", summaries.search),
+    "Text": ("advantage_nas_text", "results", summaries.search),
     "Search steps": ("advantage_nas_step", "rows", steps),
 }
 

@@ -15,7 +15,12 @@ from jaxsafe.advantage_nas.space import Space
 from jaxsafe.core import plots
 from jaxsafe.core.checks import UserError
 
-_RADIUS = 0.2  # of a node, where neighbours are 1 apart
+_RADIUS = 0.17  # of a node, where neighbours are 1 apart
+_LABEL: dict[str, Any] = {
+    "fontsize": 8,
+    "zorder": 5,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
+}
 
 
 def draw_cell(
@@ -86,10 +91,16 @@ def _label(space: Space, node: int) -> str:
     return "in" if node == 0 else "out" if last else str(node)
 
 
+def color(space: Space, k: int) -> str:
+    """Of an operation, the same in all pictures of a space."""
+    zero = space.operations[k].is_zero
+    return "#aaaaaa" if zero else plots.PALETTE[k % len(plots.PALETTE)]
+
+
 def _style(space: Space, k: int) -> dict[str, Any]:
     if space.operations[k].is_zero:
-        return {"color": "#aaaaaa", "linestyle": ":", "linewidth": 1.4}
-    return {"color": plots.PALETTE[k % len(plots.PALETTE)], "linestyle": "-", "linewidth": 2.2}
+        return {"color": color(space, k), "linestyle": ":", "linewidth": 1.4}
+    return {"color": color(space, k), "linestyle": "-", "linewidth": 2.2}
 
 
 def _draw_edge(axes: Any, edge: tuple[int, int], space: Space, k: int, share: float | None) -> None:
@@ -110,6 +121,11 @@ def _draw_edge(axes: Any, edge: tuple[int, int], space: Space, k: int, share: fl
             **style,
         )
     )
-    text = space.names[k] if share is None else f"{space.names[k]} {share:.2f}"
-    place = ((start + end) / 2, height + 0.04)
-    axes.text(*place, text, ha="center", va="bottom", fontsize=8.5, color=style["color"])
+    told = [space.names[k], *([] if share is None else [f"{share:.2f}"])]
+    middle = (start + end) / 2
+    # Between neighbours there is room for a name alone, so the number goes below the line.
+    parts = [(" ".join(told), height + 0.04, "bottom")]
+    if end - start == 1:
+        parts = [(told[0], 0.05, "bottom"), *((number, -0.05, "top") for number in told[1:])]
+    for text, y, side in parts:
+        axes.text(middle, y, text, ha="center", va=side, color=style["color"], **_LABEL)

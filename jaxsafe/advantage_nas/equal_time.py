@@ -1,36 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each method had found when the quickest one ended: methods at the same wall-clock.
 
-Every method runs the same number of search steps, which cost different times. How long they took
-stands in the run folder's `timing.json`, compilation apart, and theta's way in its rows, so the
-architecture of any row can be told afterwards. Random search picks among architectures by the
-supernet's last weights, so of it only the end is known.
+Every method runs the same number of search steps, which cost different times. These are measured
+after the searches, a few steps of every method in turn and the least of some rounds, so that what
+else the machine does falls on all alike; theta's way stands in the run's rows, so the architecture
+of any row can be told afterwards. Random search picks among architectures by the supernet's last
+weights, so of it only the end is known.
 """
 
+import json
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxsafe.advantage_nas.config import Config
 from jaxsafe.advantage_nas.space import Space
-from jaxsafe.core import metrics
+from jaxsafe.core import metrics, parallel, program, run
+from jaxsafe.core.flags import RunOptions
+from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
 
+_STEPS, _ROUNDS = 10, 7
 
-def steps_within(timing: Mapping[str, Any], methods: Sequence[str]) -> dict[str, int]:
-    """Steps that each method had done when the quickest one had done all of its own.
+
+class Pace(NamedTuple):
+    """Seconds that one search step takes, of one seed on one device, compilation apart.
+
+    Attributes:
+      rest: while theta rests.
+      move: once it moves.
+    """
+
+    rest: float
+    move: float
+
+    def seconds(self, config: Config) -> float:
+        """Of a whole search."""
+        rest, total = config.freeze_steps, config.total_steps
+        return rest * self.rest + (total - rest) * self.move
+
+    def steps_in(self, seconds: float, config: Config) -> int:
+        """Whole steps of a search that are done after so many seconds."""
+        resting = min(seconds / self.rest, config.freeze_steps)
+        moving = max(seconds - config.freeze_steps * self.rest, 0.0) / self.move
+        # Rounding must not cost the quickest one its last step.
+        return min(int((resting + moving) * (1 + 1e-9)), config.total_steps)
+
+
+def paces(folder: Folder, stages: Sequence[Stage], config: Config) -> dict[str, Pace]:
+    """Of each method, by its stage's name; kept in the run folder, and measured but once.
 
     Args:
-      timing: of `core.run.last_timing`.
-      methods: those compared; methods whose time is not known are left out.
+      folder: of the run.
+      stages: one per method.
+      config: of the search.
     """
-    known = {m: timing[m] for m in methods if timing.get(m, {}).get("rate")}
-    if not known:
-        return {}
-    # The same seeds for all, so seconds up to a common factor.
-    budget = min(told["steps"] / told["rate"] for told in known.values())
-    within = {m: int(budget * told["rate"] * (1 + 1e-9)) for m, told in known.items()}
-    return {m: min(steps, known[m]["steps"]) for m, steps in within.items()}
+    if folder.step_times.exists():
+        kept = json.loads(folder.step_times.read_text())
+        if all(stage.name in kept for stage in stages):
+            return {stage.name: Pace(**kept[stage.name]) for stage in stages}
+    found = measure(stages, config.freeze_steps)
+    run.write_json(folder.step_times, {name: pace._asdict() for name, pace in found.items()})
+    return found
+
+
+def measure(
+    stages: Sequence[Stage], freeze_steps: int, steps: int = _STEPS, rounds: int = _ROUNDS
+) -> dict[str, Pace]:
+    """The least seconds of a step, over `rounds` in which all stages do `steps` in turn."""
+    options = RunOptions(num_seeds=1)
+    built = [program.build(stage, options, parallel.seed_mesh(1)) for stage in stages]
+    states: dict[tuple[str, int], Any] = {}
+    least: dict[tuple[str, int], float] = {}
+    for _ in range(1 + rounds):  # one to compile
+        for first in {0, freeze_steps}:
+            for p in built:
+                at = p.stage.name, first
+                if at not in states:
+                    fresh = p.init(p.keys())
+                    states[at] = fresh.replace(step=fresh.step + first)
+                    p.chunk(steps)
+                    least[at] = np.inf
+                clock = time.perf_counter()
+                states[at], told = p.chunk(steps)(states[at], jnp.int32(first))
+                jax.block_until_ready(told)
+                least[at] = min(least[at], (time.perf_counter() - clock) / steps)
+    return {s.name: Pace(least[s.name, 0], least[s.name, freeze_steps]) for s in stages}
+
+
+def steps_within(found: Mapping[str, Pace], config: Config) -> dict[str, int]:
+    """Steps that each method had done when the quickest one had done all of its own."""
+    budget = min(pace.seconds(config) for pace in found.values())
+    return {name: pace.steps_in(budget, config) for name, pace in found.items()}
 
 
 def architectures(

@@ -35,9 +35,10 @@ class Scoring:
     )
     ranked: int = field(
         0,
-        "Random architectures whose rank by the first supernet is compared with retraining.",
+        "Random architectures, trained from scratch, whose ranks by supernets are compared.",
         low=0,
     )
+    ranked_seeds: int = field(2, "Trainings from scratch of each of these.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Experiment:
 _PAPER = Experiment(
     methods=("advantage", "advantage_ema", "reinforce"),
     search=NB201,
-    images=ImageConfig(channels=16, cells=5, batch_size=64, pad=4),
+    images=ImageConfig(folder=None, channels=16, cells=5, batch_size=64, pad=4),
     scoring=Scoring(retrain_seeds=0),
 )
 
@@ -131,6 +132,18 @@ def search(experiment: Experiment, method: str) -> Config:
     return dataclasses.replace(config, estimator=estimator(config.estimator, method))
 
 
+def _check_methods_are_named_once(experiment: Experiment) -> None:
+    """Each search takes its method from `methods`; another one named elsewhere would be lost."""
+    places = {
+        "toy.estimator.method": (experiment.toy.estimator.method, EstimatorConfig().method),
+        "search.estimator.method": (experiment.search.estimator.method, EstimatorConfig().method),
+        "tabular.method": (experiment.tabular.method, TabularConfig().method),
+    }
+    for name, (value, default) in places.items():
+        if value != default:
+            raise checks.UserError(f"{name}={value} has no effect: give --methods={value}.")
+
+
 def validate_experiment(experiment: Experiment) -> None:
     """Raises `UserError` naming field, value and fix."""
     validate_bounds(experiment)
@@ -142,6 +155,11 @@ def validate_experiment(experiment: Experiment) -> None:
                 f"methods holds {method!r}, which cannot run on task={experiment.task!r}: choose "
                 f"from {', '.join(known)}."
             )
+    _check_methods_are_named_once(experiment)
+    if experiment.table is not None and experiment.task not in ("tabular", "images"):
+        raise checks.UserError(
+            f"--table is of NAS-Bench-201's cells, and task={experiment.task} has others: drop it."
+        )
     if experiment.task == "toy":
         toy.validate(experiment.toy)
     elif experiment.task == "tabular":

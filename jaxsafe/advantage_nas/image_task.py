@@ -26,7 +26,7 @@ _STATISTICS = 4  # minibatches behind the batch norms of a retrained network
 class ImageConfig:
     """The data set and the network around the cells."""
 
-    folder: str = field(
+    folder: str | None = field(
         DIGITS,
         "Folder with CIFAR's archives or MNIST's IDX files; digits: those of scikit-learn.",
     )
@@ -34,7 +34,10 @@ class ImageConfig:
     channels: int = field(4, "C, channels of the first stage.", low=1)
     cells: int = field(1, "N, cells of each of the three stages.", low=1)
     form: str = field(
-        "unrolled", "Cells in the program, or a scan over them.", choices=supernet.FORMS
+        "unrolled",
+        "unrolled: every cell in the program; scan: over the cells of a stage; dense: every "
+        "candidate runs, to compare with.",
+        choices=supernet.FORMS,
     )
     native: bool = field(False, "JAX's own gradients of convolutions, for GPUs.")
     reference: bool = field(
@@ -77,8 +80,13 @@ def make(config: ImageConfig) -> Task:
     """Reads the images and builds the task.
 
     Raises:
-      UserError: a folder or file is absent or damaged, or there are too few images.
+      UserError: no folder is given, it or a file is absent or damaged, or there are too few images.
     """
+    if config.folder is None:
+        raise UserError(
+            "--images.folder is not given: name a folder with CIFAR's archive or MNIST's IDX "
+            "files, or digits."
+        )
     found = data(config.folder)
     space, skeleton = make_space(config), make_skeleton(config, found)
     network = supernet.image_network(space, skeleton)

@@ -21,6 +21,7 @@ from flax import struct
 from jax import lax
 
 from jaxsafe.advantage_nas import edges, recurrent, supernet
+from jaxsafe.advantage_nas.operations import batch_norm
 from jaxsafe.advantage_nas.space import Network, Space, Weights
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import field
@@ -124,7 +125,7 @@ def statistics(
 
 
 def _logits(space, skeleton, weights, choice, images, norm, edge) -> jax.Array:
-    # Statistics are kept apart map by map, so the cells are written out.
+    # Statistics are kept apart map by map, and live edges told apart, so cells are written out.
     unrolled = dataclasses.replace(skeleton, form="unrolled")
     gates = jnp.ones(space.num_edges)
     return supernet.logits(space, unrolled, weights, gates, choice, images, "both", norm, edge)
@@ -235,8 +236,7 @@ def image_cost(space: Space, skeleton: supernet.Skeleton, choice: Any) -> dict[s
         return edges.edge(operations, weights, gate, choice, x, half)
 
     def run(weights: Weights, images: jax.Array) -> jax.Array:
-        gates = jnp.ones(space.num_edges)
-        return supernet.logits(space, skeleton, weights, gates, known, images, edge=only_live)
+        return _logits(space, skeleton, weights, known, images, batch_norm, only_live)
 
     return {"parameters": int(parameters), "multiply_adds": multiply_adds(run, weights, image)}
 

@@ -30,7 +30,7 @@ from jaxsafe.core.checks import UserError, check_choice, check_range
 from jaxsafe.nn.conv import conv2d
 from jaxsafe.nn.mlp import bias_uniform, fan_in_uniform
 
-FORMS = ("unrolled", "scan")
+FORMS = ("unrolled", "scan", "dense")
 Norm = Callable[[jax.Array], jax.Array]
 
 
@@ -44,7 +44,8 @@ class Skeleton:
       channels: C of the first stage.
       cells: N of each stage.
       form: "unrolled" writes every cell into the program; "scan" compiles one per stage, sooner,
-        and needs twice the memory.
+        and needs twice the memory; "dense" runs every candidate and takes the sampled one's output,
+        to compare with.
       native: leave convolutions' gradients to JAX (for GPUs).
       reference_head: no batch norm and ReLU before the global mean.
       reference_shortcut: the residual blocks' shortcuts take means over padded windows of 3x3.
@@ -164,6 +165,9 @@ def logits(
         raise UserError(
             f"images are {images.shape[1:]}, the skeleton's {skeleton.image}: give it theirs."
         )
+    if skeleton.form == "dense" and choice is not None:
+        gates = gates[:, None] * jax.nn.one_hot(jnp.asarray(choice), space.num_operations)
+        choice = None
     stem = weights["stem"]
     x = conv2d(images, stem["kernel"], native=skeleton.native)
     x = _scaled(norm(x), stem)

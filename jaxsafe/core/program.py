@@ -113,8 +113,10 @@ class Program:
 
     def num_parameters(self) -> int:
         """Trained parameters of one seed."""
-        state = jax.eval_shape(self.stage.init, jax.random.key(0))
-        return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(self.stage.parameters(state)))
+        # Traced, as `parameters` may take a part of an array.
+        of_key = lambda key: self.stage.parameters(self.stage.init(key))  # noqa: E731
+        found = jax.eval_shape(of_key, jax.random.key(0))
+        return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(found))
 
     def describe(self) -> dict[str, Any]:
         """What a dry run tells of one stage: parameters, memory and compile seconds."""

@@ -8,6 +8,7 @@ A run folder holds
   metrics.jsonl   training rows, one per stage, step and seed
   eval.jsonl      scores of finished policies
   timing.json     what each stage trained so far took: `steps`, `compile_s`, `run_s`, `rate`, `unit`
+  step_times.json seconds of a step of each method, where a search compares them at equal time
   summary.json    `{"schema": 1, "system", "status", "stages", "results", "command", "versions",
                   "device", "git", "date"}`; `stages` are those of `timing.json`; `results` is a
                   list of flat rows, one per method
@@ -36,7 +37,7 @@ SCHEMA = 1
 # The record is last: while it stands, an overwrite that was cut short can be done again.
 _OWN = (
     *("metrics.jsonl", "eval.jsonl", "timing.json", "summary.json", "log.txt"),
-    *("eval.before", "config.json"),
+    *("step_times.json", "eval.before", "config.json"),
 )
 _OWN_FOLDERS = ("checkpoints", "models", "plots", "tensorboard")
 # Options of one invocation, which a resumed run does not inherit.
@@ -75,6 +76,11 @@ class Folder:
     def timing(self) -> pathlib.Path:
         """What the stages took."""
         return self.path / "timing.json"
+
+    @property
+    def step_times(self) -> pathlib.Path:
+        """What a step of each method takes."""
+        return self.path / "step_times.json"
 
     @property
     def summary(self) -> pathlib.Path:

@@ -54,6 +54,30 @@ def test_random_search_agrees_with_the_exact_curve(table):
     assert np.ptp(found) == 0
 
 
+def test_the_curve_of_random_search_agrees_with_the_exact_one_along_its_way(table):
+    """By intervals over seeds, as a run tells; a better search is out of them."""
+
+    def share(method):
+        config = dataclasses.replace(CONFIG, method=method, queries=60, searches=50, lr=0.2)
+
+        @jax.jit
+        def of_seed(key):
+            def part(states, _):
+                states, metrics = tabular.chunk(states, 5, config, table)
+                return states, metrics["search/score"]
+
+            return jax.lax.scan(part, tabular.init_searches(key, config, table), None, 12)[1]
+
+        curves = np.array([of_seed(key) for key in jax.random.split(jax.random.key(4), 10)])
+        exact = oracle.random_search(
+            table.column("valid"), table.column("test"), list(range(5, 61, 5))
+        )
+        return report.agreement(curves, exact.mean)
+
+    assert share("random") >= 0.75  # of points that go together, each within by 95%
+    assert share("reinforce") <= 0.5
+
+
 def test_evolution_and_gradients_beat_random_search_at_equal_queries(table):
     means = {m: search(table, m, queries=60, lr=0.2)[0].mean() for m in tabular.METHODS}
     assert min(means[m] for m in ("evolution", "reinforce", "rloo")) > means["random"] + 0.1

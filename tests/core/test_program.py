@@ -43,3 +43,11 @@ def test_the_loop_trains_what_the_stage_builds(tmp_path):
     trained = loop.train(built, Folder(tmp_path), loop.Stop())
     np.testing.assert_array_equal(jax.device_get(trained.state.weights), 1.0)
     assert built.describe()["parameters"] == config.width
+
+
+def test_parameters_may_be_a_part_of_an_array():
+    part = dataclasses.replace(
+        toy.stage("line", toy.Config()), parameters=lambda state: state.weights[:1]
+    )
+    built = program.build(part, RunOptions(num_seeds=2), parallel.seed_mesh(1))
+    assert built.num_parameters() == 1

@@ -53,7 +53,7 @@ def test_new_folders_are_made_with_their_parents(tmp_path):
 
 def test_overwrite_removes_what_is_its_own_and_nothing_else(tmp_path):
     out = make_run(tmp_path / "run")
-    for name in (*OWN[2:], "notes.md"):
+    for name in (*OWN[2:], "step_times.json", "notes.md"):
         (out / name).write_text("x")
     for name in ("checkpoints/line/5", "models/a", "plots", "tensorboard", "mine"):
         (out / name).mkdir(parents=True)

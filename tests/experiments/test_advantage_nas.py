@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The AdvantageNAS binary from end to end: a small toy, a small table, a small supernet."""
 
+import dataclasses
 import json
 import random
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from experiments import advantage_nas
-from jaxsafe.advantage_nas import enumeration, oracle, strings, tables
+from jaxsafe.advantage_nas import enumeration, oracle, stages, strings, tables
+from jaxsafe.advantage_nas import experiment as experiments
+from jaxsafe.core import parallel, program
+from jaxsafe.core.flags import RunOptions
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -54,6 +59,15 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "cells.csv"
     tables.save(path, tables.Table(strings.NB201_OPS, choice, columns))
     return path
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """Seven words, one sentence."""
+    folder = tmp_path_factory.mktemp("text")
+    for name, lines in (("train", 60), ("valid", 20), ("test", 20)):
+        (folder / f"ptb.{name}.txt").write_text("the cat sat on the mat\n" * lines)
+    return folder
 
 
 def test_a_run_of_the_toy_leaves_what_the_readme_promises(finished):
@@ -116,10 +130,41 @@ def test_searches_of_a_table_are_told_beside_the_exact_one(table, tmp_path):
         assert row["low"] < row["score"] < row["high"]
         assert row["score"] == pytest.approx(np.mean(row["score_per_seed"]))
         assert row["agrees"] == (row["low"] <= row["oracle"] <= row["high"])
+        assert 0 <= row["curve_agrees"] <= 1
     assert abs(by["random"]["score"] - exact.mean[0]) < 4 * exact.sd[0] / 10
     queries = {r["stage"]: r["queries"] for r in json_rows(out / "metrics.jsonl")}
     assert set(queries.values()) == {40}
     assert (out / "plots/tabular.png").exists()
+
+
+def test_a_dry_run_tells_what_a_search_on_a_table_holds(table, tmp_path):
+    out = tmp_path / "run"
+    asked = [*TABULAR, "--methods=random,rloo", f"--table={table}", f"--out={out}", "--dry_run"]
+    done = binaries.run(MODULE, *asked)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^random +40 +30 ", done.stdout, re.MULTILINE)  # steps, six edges of five
+    assert re.search(r"^rloo +20 +30 ", done.stdout, re.MULTILINE)
+    assert "nothing was trained" in done.stdout and not out.exists()
+
+
+@pytest.mark.parametrize("preset", experiments.PRESETS)
+def test_every_preset_can_be_described(preset, table, text_folder):
+    """What --dry_run prints of each, with the numbers that make it large cut down."""
+    given = experiments.PRESETS[preset]
+    images = dataclasses.replace(given.images, folder="digits", channels=1, cells=1, batch_size=2)
+    text = dataclasses.replace(given.text, folder=str(text_folder), units=2, streams=2)
+    small = dataclasses.replace(
+        given,
+        methods=given.methods[:1],
+        table=str(table) if given.task == "tabular" else None,
+        images=images,
+        text=text,
+    )
+    experiments.validate_experiment(small)
+    (stage,) = stages.stages(small)
+    options = RunOptions(num_seeds=1, log_every=1)
+    told = program.build(stage, options, parallel.seed_mesh(1)).describe()
+    assert stage.num_steps > 0 and told["parameters"] > 0 and told["compile_s"] >= 0
 
 
 BAD_INPUT = [
@@ -133,6 +178,9 @@ BAD_INPUT = [
     (["--search.teta_lr=1"], r"Unknown flag --search\.teta_lr\. Did you mean --search\.theta_lr"),
     (["--preset=tabular", "--tabular.queries=3"], r"tabular\.queries=3 is odd"),
     (["--toy.channels=1"], r"--toy\.channels=1 is out of range"),
+    (["--search.estimator.method=gdas"], r"method=gdas has no effect: give --methods=gdas"),
+    (["--preset=text", "--table=cells.csv"], r"task=text has others: drop it"),
+    (["--preset=tabular", "--tabular.method=rloo"], r"no effect: give --methods=rloo"),
 ]
 
 
@@ -149,12 +197,14 @@ def test_files_that_are_absent_are_named(tmp_path):
         ["--preset=tabular", "--table=absent.csv", f"--out={tmp_path / 'run'}"],
         [f"--images.folder={tmp_path / 'absent'}", f"--out={tmp_path / 'run'}"],
         ["--preset=text", f"--out={tmp_path / 'run'}"],
+        ["--preset=paper", f"--out={tmp_path / 'run'}"],
     ]
     patterns = [
         r"--table is not given: name a \.csv or \.json file",
         r"absent\.csv cannot be read",
         r"absent: there is no such folder",
         r"--text\.folder is not given: name a folder",
+        r"--images\.folder is not given: name a folder with CIFAR's archive",
     ]
     binaries.assert_refused(MODULE, cases, patterns, tmp_path)
     assert not (tmp_path / "run").exists()
@@ -174,7 +224,8 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
             assert 0 <= row["accuracy_per_seed"][seed] <= 1
         assert np.shape(row["retrained_per_seed"]) == (2, 2)
         assert row["retrained_mean"] == pytest.approx(np.mean(row["retrained_per_seed"]))
-        assert -1 <= row["rank_correlation"] <= 1
+        assert len(row["rank_correlation_per_seed"]) == 2
+        assert all(-1 <= x <= 1 for x in (*row["rank_correlation_per_seed"], row["rank_ceiling"]))
     assert results[1]["confidence_per_seed"] == pytest.approx([0.25, 0.25], abs=1e-5)
     rows = json_rows(whole / "metrics.jsonl")
     edge = [v for name, v in rows[-1].items() if name.startswith("p/2-3/")]
@@ -189,13 +240,9 @@ def test_a_supernet_is_searched_killed_and_scored(table, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_recurrent_cell_is_searched_retrained_and_drawn(tmp_path):
-    text = tmp_path / "text"
-    text.mkdir()
-    for name, lines in (("train", 60), ("valid", 20), ("test", 20)):
-        (text / f"ptb.{name}.txt").write_text("the cat sat on the mat\n" * lines)
+def test_a_recurrent_cell_is_searched_retrained_and_drawn(text_folder, tmp_path):
     out = tmp_path / "run"
-    done = binaries.run(MODULE, *TEXT, f"--text.folder={text}", f"--out={out}")
+    done = binaries.run(MODULE, *TEXT, f"--text.folder={text_folder}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((out / "summary.json").read_text())["results"]
     rows = json_rows(out / "metrics.jsonl")
