@@ -99,7 +99,7 @@ def open_source(run: Run) -> Source:
     """Whatever is corrected, with its prompts."""
     if run.correct.source == "folder":
         return sources.of_folders(run.correct)
-    return over_refusal.source(run.align, run.correct.models)
+    return over_refusal.source(run.align, run.correct.models, run.variants.prompts)
 
 
 def make_stages(run: Run) -> list[Stage]:
@@ -134,7 +134,7 @@ BINARY = launch.Binary(
     stages=make_stages,
     finish=finish,
     render=render,
-    free=tuple(f"correct.{path}" for path in experiments.RESUMABLE),
+    free=(*(f"correct.{path}" for path in experiments.RESUMABLE), "variants.prompts"),
     options=RunOptions(num_seeds=2, log_every=50, checkpoint_every=500),
 )
 

@@ -19,6 +19,7 @@ from jaxsafe.tsdi import (
     analysis,
     bias,
     compare,
+    diagnosis,
     methods,
     models,
     pictures,
@@ -42,6 +43,7 @@ def finish(
     """Answers with every method, scores, compares, prints and draws; returns the rows."""
     names = [name for name in results if name.startswith(stages.stage_name(""))]
     rows: list[dict[str, Any]] = []
+    every: dict[str, Told] = {}
     for stage in names:
         name = stage.removeprefix(stages.stage_name(""))
         states = results[stage]
@@ -49,7 +51,8 @@ def finish(
         each = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), states) for i in range(len(seeds))]
         _tell_bias(folder, experiment, source, name, each)
         told = _answers(folder, experiment, source, name, dict(zip(seeds, each, strict=True)))
-        own = compare.summary(name, told, source)
+        every[name] = told
+        own = compare.summary(name, told, source, compare.stated(experiment.decoding))
         rows += own
         folder.say(f"\n{name}: {len(source.prompts)} prompts, {len(seeds)} seeds")
         folder.say(tables.text_table(compare.table(own)))
@@ -57,8 +60,33 @@ def finish(
         folder.say("\n" + compare.before_and_after(told, source, experiment))
         pictures.sweeps(folder.plots, name, told.scores, told.kinds, source.prompts)
     if rows:
+        _tell_all(folder, experiment, source, every, rows)
         folder.say(f"pictures: {pictures.pareto(folder.plots / 'pareto.png', rows).parent}")
     return rows
+
+
+def _tell_all(
+    folder: Folder,
+    experiment: Experiment,
+    source: Source,
+    every: Mapping[str, Told],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Compares the models, adds what is found to their rows, and tells what was restored."""
+    found = diagnosis.columns(every, source)
+    for row in rows:
+        if row["method"] == methods.PLAIN:
+            row |= found[row["model"]]
+    if len(every) > 1:
+        lines, kinds = diagnosis.tables(rows)
+        folder.say("\nways of safety training, growth over the first of them")
+        folder.say(tables.text_table(lines))
+        folder.say("\n" + tables.text_table(kinds))
+        pictures.diagnosis(folder.plots / "diagnosis.png", rows)
+    verdicts = compare.verdicts(rows, experiment.decoding)
+    if verdicts:
+        folder.say("\nis compliance restored at a safety loss within chance?")
+        folder.say(tables.text_table(verdicts))
 
 
 def _tell_bias(

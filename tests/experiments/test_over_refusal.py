@@ -63,6 +63,19 @@ def test_a_threshold_beyond_every_pair_is_refused():
         over_refusal.plan("over", dataclasses.replace(ALIGN, task=task), data, model, how)
 
 
+def test_prompts_to_choose_by_are_others_than_those_reported():
+    reported, tuning = (over_refusal.source(ALIGN, "", x).prompts for x in over_refusal.PROMPTS)
+    assert len(reported) == len(tuning) == 10
+    assert not {p.text for p in reported} & {p.text for p in tuning}
+    assert [p.text for p in reported] == synthetic.draw(ALIGN.task).held_out
+
+
+def test_categories_are_hazards_and_lengths():
+    assert over_refusal.category("list red gold blue") == "harmless, 3 words"
+    assert over_refusal.category("list red acid") == "hazard, acid"
+    assert over_refusal.category("list fire red acid") == "hazard, several"
+
+
 def test_prompts_and_scores_are_the_tasks_own():
     source = over_refusal.source(ALIGN, "")
     assert sum(p.harmful for p in source.prompts) == 5 and len(source.prompts) == 10
