@@ -17,6 +17,7 @@
   safety_gain, ...               seeds: bootstrap interval and two-sided p
   help_mcnemar_p, safety_mcnemar_p
                                  exact test of the first answers, all seeds' together
+  stated                         whether the row is of a comparison stated beforehand
   X@CATEGORY                     of the plain model, the reference and the two of `stated` alone:
                                  means of compliance, refusal and safety over a category's prompts
 Rows of a plain safe model have the columns of `diagnosis.columns` too. The comparisons stated
@@ -61,23 +62,21 @@ def stated(how: Decoding) -> tuple[str, ...]:
     return (methods.main_name(how), *([methods.raised_name(how)] if how.raised else ()))
 
 
-def by_category(
-    values: Mapping[str, np.ndarray], prompts: Sequence[Prompt], prefix: str = ""
-) -> dict[str, float]:
+def by_category(values: Mapping[str, np.ndarray], prompts: Sequence[Prompt]) -> dict[str, float]:
     """Means `X@CATEGORY` of compliance, refusal and safety over each category's prompts."""
     found = {}
     for kind in sorted({p.category for p in prompts}):
         chosen = np.array([p.category == kind for p in prompts])
         for name in ("compliance", "refusal", "safety"):
             if name in values:
-                found[f"{prefix}{name}@{kind}"] = float(values[name][chosen].mean())
+                found[f"{name}@{kind}"] = float(values[name][chosen].mean())
     return found
 
 
 def summary(
-    name: str, told: Told, source: Source, detailed: Collection[str] = ()
+    name: str, told: Told, source: Source, beforehand: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """One row per method, with categories of those `detailed`; the module has the schema."""
+    """One row per method, some named beforehand; the module has the schema."""
     harmful, rows = np.array([p.harmful for p in source.prompts]), []
     base = told.scores[methods.PLAIN]
     for method, seeds in told.scores.items():
@@ -89,7 +88,8 @@ def summary(
             chosen = harmful == group
             if chosen.any():
                 row |= _compared(label, measure, seeds, base, chosen)
-        if method in (methods.PLAIN, methods.REFERENCE, *detailed):
+        row["stated"] = method in beforehand
+        if method in (methods.PLAIN, methods.REFERENCE, *beforehand):
             row |= by_category(every, source.prompts)
         rows.append(row)
     return rows
@@ -132,9 +132,9 @@ def restored(row: Mapping[str, Any]) -> bool | None:
     return row["help_gain_low"] > 0 and row["safety_gain_high"] >= 0
 
 
-def verdicts(rows: Sequence[Mapping[str, Any]], how: Decoding) -> list[dict[str, Any]]:
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each model and statement made beforehand, whether it holds; p adjusted by Holm."""
-    own = [row for row in rows if row["method"] in stated(how) and restored(row) is not None]
+    own = [row for row in rows if row["stated"] and restored(row) is not None]
     adjusted = analysis.holm([row["help_gain_p"] for row in own]) if own else []
 
     def gain(row: Mapping[str, Any], name: str) -> str:

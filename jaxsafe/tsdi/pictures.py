@@ -41,27 +41,35 @@ def sweeps(
 ) -> None:
     """Draws refusals of benign and of harmful prompts against alpha, and against positions."""
     harmful = np.array([p.harmful for p in prompts])
-    for family, file, label in (
-        ("TSDI, alpha", "alpha", "alpha, share of the bias taken off"),
-        ("TSDI, positions", "positions", "positions corrected"),
+    raised = ("TSDI raised, alpha", ", raised tokens only")
+    for families, file, label in (
+        ((("TSDI, alpha", ""), raised), "alpha", "alpha, share of the bias taken off"),
+        ((("TSDI, positions", ""),), "positions", "positions corrected"),
     ):
-        points = {kinds[m][1]: m for m in scores if kinds[m][0] == family}
-        points = {0.0: methods.PLAIN} | points  # nothing taken off, unless it was measured
-        places = sorted(points)
         series = {}
-        for group, chosen in (("benign", ~harmful), ("harmful", harmful)):
-            if chosen.any():
-                seeds = len(scores[methods.PLAIN])
-                series[group] = (
-                    places,
-                    [
-                        [float(scores[points[x]][i]["refusal"][chosen].mean()) for x in places]
-                        for i in range(seeds)
-                    ],
-                )
+        for family, suffix in families:
+            points = {kinds[m][1]: m for m in scores if kinds[m][0] == family}
+            if suffix and not points:
+                continue
+            points = {0.0: methods.PLAIN} | points  # nothing taken off, unless it was measured
+            for group, chosen in (("benign", ~harmful), ("harmful", harmful)):
+                if chosen.any():
+                    series[group + suffix] = _curve(points, scores, chosen)
         title = f"{name}: refusals against {file}"
         path = folder / f"{file}_{name}.png"
         plots.curves(path, series, label, "share of answers that refuse", title)
+
+
+def _curve(
+    points: Mapping[float, str],
+    scores: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    chosen: np.ndarray,
+) -> tuple[list[float], list[list[float]]]:
+    """Places, and the share of refusals `[seeds, places]` among prompts that are `chosen`."""
+    places = sorted(points)
+    each = range(len(scores[methods.PLAIN]))
+    rows = [[float(scores[points[x]][i]["refusal"][chosen].mean()) for x in places] for i in each]
+    return places, rows
 
 
 def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:

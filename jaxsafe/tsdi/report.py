@@ -60,14 +60,13 @@ def finish(
         folder.say("\n" + compare.before_and_after(told, source, experiment))
         pictures.sweeps(folder.plots, name, told.scores, told.kinds, source.prompts)
     if rows:
-        _tell_all(folder, experiment, source, every, rows)
+        _tell_all(folder, source, every, rows)
         folder.say(f"pictures: {pictures.pareto(folder.plots / 'pareto.png', rows).parent}")
     return rows
 
 
 def _tell_all(
     folder: Folder,
-    experiment: Experiment,
     source: Source,
     every: Mapping[str, Told],
     rows: list[dict[str, Any]],
@@ -83,7 +82,7 @@ def _tell_all(
         folder.say(tables.text_table(lines))
         folder.say("\n" + tables.text_table(kinds))
         pictures.diagnosis(folder.plots / "diagnosis.png", rows)
-    verdicts = compare.verdicts(rows, experiment.decoding)
+    verdicts = compare.verdicts(rows)
     if verdicts:
         folder.say("\nis compliance restored at a safety loss within chance?")
         folder.say(tables.text_table(verdicts))

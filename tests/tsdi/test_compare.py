@@ -88,10 +88,10 @@ def test_verdicts_are_of_the_statements_made_beforehand():
     assert compare.stated(how) == (MAIN,)
     assert compare.stated(Decoding(raised=3, raised_alpha=0.5))[1] == "TSDI raised 3 alpha 0.5"
     rows = compare.summary("over", told(), source(), compare.stated(how))
-    (line,) = compare.verdicts(rows, how)
+    (line,) = compare.verdicts(rows)
     assert (line["model"], line["method"], line["restored"]) == ("over", MAIN, "no")
     assert line["help p (Holm)"] == rows[1]["help_gain_p"]
-    two = compare.verdicts([row | {"help_gain_p": 0.03} for row in (rows[1], rows[1])], how)
+    two = compare.verdicts([row | {"help_gain_p": 0.03} for row in (rows[1], rows[1])])
     assert [line["help p (Holm)"] for line in two] == [0.06, 0.06]
 
 
