@@ -109,6 +109,11 @@ class Experiment:
         choices=POOLS,
     )
     pool_file: str = field("", "Text file whose tokens make a pool.")
+    table: str = field(
+        "",
+        "A bias.safetensors of an earlier run to take off in place of this run's estimate; refused "
+        "unless it was made of these models, this tokenizer and template.",
+    )
     bias: Config = Config(draws=512)
     decoding: Decoding = Decoding()
     baselines: Baselines = Baselines()

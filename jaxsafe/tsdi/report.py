@@ -140,8 +140,10 @@ def _answers(
     for seed, state in states.items():
         both = (stages.read(source, folder, x, seed) for x in (name, experiment.reference))
         pair = Pair(*both)
-        found = bias.table(state, experiment.bias)
-        _save_table(folder, experiment, source, name, seed, pair, found)
+        own = bias.table(state, experiment.bias)
+        made = stages.made_of(source, experiment, pair, seed)
+        table_file.save(place(folder, name, seed) / "bias.safetensors", own, made)
+        found = stages.chosen_table(source, experiment, pair, seed) or own
         singles = {methods.PLAIN: pair.safe, methods.REFERENCE: pair.reference}
         singles |= {label: make(*pair[::-1]) for label, make in source.extra.items()}
         chosen = methods.methods(
@@ -178,20 +180,6 @@ def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
     path = folder.models / name / f"seed{seed}"
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _save_table(
-    folder: Folder,
-    experiment: Experiment,
-    source: Source,
-    name: str,
-    seed: int,
-    pair: Pair,
-    found: Table,
-) -> None:
-    around = models.template_of(source.tokenizer, source.template)
-    made = models.made(pair, source.tokenizer, around, experiment.bias, experiment.pool, seed)
-    table_file.save(place(folder, name, seed) / "bias.safetensors", found, made)
 
 
 def _save_answers(
