@@ -13,6 +13,7 @@ from jaxsafe.tsdi import methods
 from jaxsafe.tsdi.sources import Prompt
 
 _MARKERS = "osD^vP*Xh<>p"
+_ENDS = {methods.PLAIN: "*", methods.REFERENCE: "P"}  # what all others lie between
 
 
 def positions(
@@ -84,6 +85,7 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Pat
     for unused in grid.ravel()[len(names) :]:
         unused.set_axis_off()
     families = list(dict.fromkeys(row["family"] for row in rows))
+    families = [family for family in families if family not in _ENDS] + [*_ENDS]
     both = [row for row in rows if "help" in row and "safety" in row]
     for axes, name in zip(panels, names, strict=True):
         for i, family in enumerate(families):
@@ -141,18 +143,20 @@ def _family(axes: Any, rows: Sequence[Mapping[str, Any]], number: int, label: st
     xs, ys = ([row[name] for row in rows] for name in ("safety", "help"))
     spans = [
         np.abs([[row[n] - row[f"{n}_low"], row[f"{n}_high"] - row[n]] for row in rows]).T
-        for n in ("safety", "help")
+        for n in ("help", "safety")
     ]
-    colour = plots.PALETTE[number % len(plots.PALETTE)]
+    end = _ENDS.get(label)
+    colour = plots.INK if end else plots.PALETTE[number % len(plots.PALETTE)]
     swept = len(rows) > 1 and label != "TSDI, other tables"
     axes.errorbar(
-        *(xs, ys, spans[1], spans[0]),
+        *(xs, ys, spans[0], spans[1]),
         color=colour,
-        marker=_MARKERS[number % len(_MARKERS)],
+        marker=end or _MARKERS[number % len(_MARKERS)],
         label=label,
         linestyle="-" if swept else "",
         linewidth=1.0,
         elinewidth=0.8,
-        markersize=6,
-        markerfacecolor=colour if number < len(plots.PALETTE) else "white",
+        markersize=11 if end else 6,
+        markerfacecolor=colour if end or number < len(plots.PALETTE) else "white",
+        zorder=4 if end else 2,
     )
