@@ -75,11 +75,6 @@ def by_category(rows: Sequence[dict]) -> list[dict]:
     return found
 
 
-def verdicts(rows: Sequence[dict]) -> list[dict]:
-    """Whether compliance is restored, of each model and statement."""
-    return compare.verdicts(rows)
-
-
 def planted(rows: Sequence[dict]) -> list[dict]:
     """Planted biases: errors, and distances from the reference."""
     kept = ("draws", "space", "noise", "rmse", "stated", "before", "after")
@@ -102,17 +97,26 @@ def hot(rows: Sequence[dict]) -> list[dict]:
 
 def speed(rows: Sequence[dict]) -> list[dict]:
     """Tokens a second, and ratios of rates."""
-    kept = ("cores", "what", "batch", "rate", "x all logits", "x same logits", "x plain")
+    kept = ("cores", "of", "what", "batch", "rate", "x all logits", "x same logits", "x plain")
     found = with_ratios(rows, KERNELS["tsdi"])
     return [{k: row[k] for k in kept if k in row} for row in found]
 
 
+# Rows of the demo's table; the study's has all.
+SHORT = ("safe", "reference", "gated", "alpha", "interpolation 0.25", "weights 0.75", "penalty")
+
+
+def short(rows: Sequence[dict]) -> list[dict]:
+    """Help and safety of the demo's model by some of the methods."""
+    return methods("over")([row for row in rows if any(x in row["method"] for x in SHORT)])
+
+
 # Title -> file, key of its rows, and what makes the table's rows.
 FILES: dict[str, Source] = {
-    "Demo": ("tsdi_demo", "results", methods("over")),
+    "Demo": ("tsdi_demo", "results", short),
     "Study: ways of safety training": ("tsdi_study", "results", training),
     "Study: categories": ("tsdi_study", "results", by_category),
-    "Study: is compliance restored": ("tsdi_study", "results", verdicts),
+    "Study: is compliance restored": ("tsdi_study", "results", compare.verdicts),
     "Study: every method on `over`": ("tsdi_study", "results", methods("over")),
     "Planted": ("tsdi_planted", "results", planted),
     "Planted for half of the prompts": ("tsdi_planted", "results", hot),

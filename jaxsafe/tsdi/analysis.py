@@ -13,6 +13,8 @@ from jaxsafe.tsdi import bias
 from jaxsafe.tsdi.config import Config
 from jaxsafe.tsdi.types import State
 
+RESAMPLES = 10_000
+
 
 class Effect(NamedTuple):
     """A paired difference."""
@@ -83,7 +85,7 @@ def top_tokens(
 
 
 def paired_bootstrap(
-    before: ArrayLike, after: ArrayLike, num_samples: int = 10_000, seed: int = 0
+    before: ArrayLike, after: ArrayLike, num_samples: int = RESAMPLES, seed: int = 0
 ) -> Effect:
     """Mean of `after - before` with a percentile interval.
 

@@ -144,7 +144,9 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"model": row["model"], "method": row["method"]}
         | {f"{name} gain (95%)": gain(row, name) for name in ("help", "safety")}
-        | {"help p (Holm)": float(p), "restored": "yes" if restored(row) else "no"}
+        # No resample on the other side of 0 says no more than this.
+        | {"help p (Holm)": float(p) if p else f"<{len(own) * 2 / analysis.RESAMPLES:g}"}
+        | {"restored": "yes" if restored(row) else "no"}
         for row, p in zip(own, adjusted, strict=True)
     ]
 
