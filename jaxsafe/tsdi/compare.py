@@ -135,7 +135,7 @@ def restored(row: Mapping[str, Any]) -> bool | None:
 def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each model and statement made beforehand, whether it holds; p adjusted by Holm."""
     own = [row for row in rows if row["stated"] and restored(row) is not None]
-    adjusted = analysis.holm([row["help_gain_p"] for row in own]) if own else []
+    adjusted = analysis.holm([row["help_gain_p"] for row in own])
 
     def gain(row: Mapping[str, Any], name: str) -> str:
         low, high = row[f"{name}_gain_low"], row[f"{name}_gain_high"]

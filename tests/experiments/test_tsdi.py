@@ -252,8 +252,8 @@ def test_what_a_table_is_made_of_is_looked_at(finished, tmp_path):
     told = refused(*flags, "--correct.pool=file", f"--correct.pool_file={blank}", out("d"))
     assert f"{blank} holds no token to draw: name a pool with words in it" in told
     broken = shutil.copytree(finished / "models/over/seed0", tmp_path / "broken")
-    tensors = load_file(broken / "model.safetensors")
-    save_file({k: np.full_like(x, np.nan) for k, x in tensors.items()}, broken / "model.safetensors")
+    tensors = load_file(broken / "model.safetensors").items()
+    save_file({k: np.full_like(x, np.nan) for k, x in tensors}, broken / "model.safetensors")
     told = refused(*flags, f"--correct.folders.safe={broken}", out("e"))
     assert "the safe model's logits are not finite on random prompts: check its weights" in told
     done = binaries.run(MODULE, *flags, *few, f"--correct.table={own}", out("f"))
