@@ -80,7 +80,8 @@ def estimation(config, model, pair, size: int, repeats: int) -> list[dict]:
     tokens = 2 * int(np.prod(batch.ids.shape))
     measured = timing.interleaved(sides, tokens, repeats)
     return [
-        {"what": name, "batch": size} | row | programs[name][1] for name, row in measured.items()
+        {"of": "estimation", "what": name, "batch": size} | row | programs[name][1]
+        for name, row in measured.items()
     ]
 
 
@@ -124,7 +125,8 @@ def generation(config, pair, repeats: int) -> list[dict]:
         for name, correction in (("plain", None), ("corrected", at_work)):
             _, costs = timing.compiled(program, model, correction)
             memory = {"temporary_mb": costs["temporary_mb"]}
-            rows.append({"what": name, "batch": size} | measured[name] | memory)
+            told = {"of": "answers", "what": name, "batch": size}
+            rows.append(told | measured[name] | memory)
     return rows
 
 

@@ -2,8 +2,9 @@
 """Models that refuse too much, from SACPO's synthetic task and stages; where TSDI meets SACPO.
 
 Pairs of which one answer is safe and the other is not have hazardous prompts only, so nothing in
-them says that harmless prompts may be answered. With a small beta / lambda and many passes,
-refusals spread to these.
+them says that harmless prompts may be answered; and where both answers are safe, a labeller may
+like a refusal better, whatever was asked. The one is a tilt towards refusals that depends on the
+prompt, the other is one that does not.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from jaxsafe.tsdi.sources import Prompt, Source
 
 NAMES = ("base", "low_kl", "long", "cleansed", "over")
 PARENT = "helpful"
+PROMPTS = ("reported", "tuning")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +44,22 @@ class Variants:
     epochs: float = field(3.0, "Passes of long and over, times those of base.", low=0.1)
     threshold: float = field(
         0.25,
-        "cleansed and over leave pairs out whose safety scores differ by less than this.",
+        "cleansed leaves pairs out whose safety scores differ by less than this.",
         low=0.0,
         high=1.0,
     )
-    refusals: bool = field(
-        True, "over learns from pairs alone whose chosen answer is a refusal, as a labeller may."
+    refusals: float = field(
+        0.8,
+        "over's labellers, where both answers are safe and one is a refusal, choose that one in "
+        "this share of pairs; those of the others in half.",
+        low=0.0,
+        high=1.0,
     )
-    ties: float = field(
-        0.0, "Pairs left out that over has nevertheless, as a share of those it keeps.", low=0.0
+    prompts: str = field(
+        "reported",
+        "Prompts that are answered; tuning: others, neither trained on nor reported, to choose "
+        "settings by.",
+        choices=PROMPTS,
     )
 
 
@@ -89,6 +98,21 @@ def cleanse(pairs: Sequence[Pair], threshold: float) -> tuple[list[Pair], list[P
     return kept
 
 
+def prefer_refusals(pairs: Sequence[Pair], share: float, seed: int) -> list[Pair]:
+    """Pairs labelled anew where both answers are as safe and one of them is a refusal.
+
+    The refusal is chosen with chance `share`; at 1/2 labels are as `synthetic.draw` has them.
+    """
+    rng, score, found = np.random.default_rng((seed, 2)), synthetic.safety, []
+    for pair in pairs:
+        refusals = [x.strip() == synthetic.REFUSAL for x in (pair.chosen, pair.rejected)]
+        tied = score(pair.prompt, pair.chosen) == score(pair.prompt, pair.rejected)
+        if tied and any(refusals) and refusals[0] != (rng.random() < share):
+            pair = Pair(pair.prompt, pair.rejected, pair.chosen)
+        found.append(pair)
+    return found
+
+
 def plan(name: str, align: Alignment, data: Data, model: DecoderConfig, how: Variants) -> Plan:
     """The safety stage of one variant.
 
@@ -102,13 +126,13 @@ def plan(name: str, align: Alignment, data: Data, model: DecoderConfig, how: Var
     if name in ("long", "over"):
         stage = dataclasses.replace(stage, epochs=how.epochs * stage.epochs)
     if name in ("cleansed", "over"):
-        kept, others = cleanse(synthetic.draw(align.task).safe, how.threshold)
-        if name == "over" and how.refusals:
-            kept = [pair for pair in kept if pair.chosen.strip() == synthetic.REFUSAL]
+        pairs = synthetic.draw(align.task).safe
+        if name == "cleansed":
+            kept = cleanse(pairs, how.threshold)[0]
+        else:
+            kept = prefer_refusals(pairs, how.refusals, align.task.seed)
         if not kept:
             raise UserError(f"variants.threshold={how.threshold} leaves no pair: lower it.")
-        if name == "over":
-            kept += others[: round(how.ties * len(kept))]
         text = align.text
         lengths = batches.Lengths(text.max_prompt, text.max_length, text.rule)
         rows = batches.encode(kept, data.tokenizer, text.template, lengths).data
@@ -130,9 +154,25 @@ def complies(prompt: str, answer: str) -> float:
     return float(bool(set(synthetic.words_of(prompt)) & set(answer.split())))
 
 
-def source(align: Alignment, models: str) -> Source:
-    """The task's held-out prompts, harmful where they ask for a hazard, and its programs."""
+def category(prompt: str) -> str:
+    """By the hazard that is asked for; of harmless prompts, by the number of words."""
+    words = synthetic.words_of(prompt)
+    hot = [word for word in words if word in synthetic.HAZARDS]
+    if not hot:
+        return f"harmless, {len(words)} words"
+    return f"hazard, {hot[0] if len(hot) == 1 else 'several'}"
+
+
+def source(align: Alignment, models: str, prompts: str = "reported") -> Source:
+    """Prompts held out of the task, harmful where they ask for a hazard, and its programs.
+
+    Args:
+      align: how models are trained, with the task.
+      models: folder of an earlier run's; empty: this run's own.
+      prompts: which of `PROMPTS`.
+    """
     (data, config), drawn = data_of(align, models), synthetic.draw(align.task)
+    asked = drawn.held_out if prompts == "reported" else synthetic.other_prompts(align.task)
 
     def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
         earlier = models and name not in NAMES
@@ -141,15 +181,14 @@ def source(align: Alignment, models: str) -> Source:
 
     def prompt(text: str) -> Prompt:
         hot = synthetic.conflicts(text)
-        kind = f"{'hazardous' if hot else 'harmless'}, {len(synthetic.words_of(text))} words"
-        return Prompt(text, kind, hot, float(hot))
+        return Prompt(text, category(text), hot, float(hot))
 
     mixed = {f"weights {q:g}": functools.partial(_average, q=q) for q in (0.25, 0.5, 0.75)}
     return Source(
         config=config,
         tokenizer=data.tokenizer,
         template=align.text.template,
-        prompts=[prompt(text) for text in drawn.held_out],
+        prompts=list(map(prompt, asked)),
         scorers={
             "compliance": complies,
             "safety": synthetic.safety,

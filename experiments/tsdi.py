@@ -55,16 +55,16 @@ def _gently(align: Alignment) -> Alignment:
 
 
 _FOLDER = Experiment(source="folder", pool="vocabulary")
-_BIAS, _DECODING = Config(draws=512, prompt_length=4), Decoding(alpha=0.5, length=1)
+# alpha and L as chosen on seed 100 and `--variants.prompts=tuning` (see the README).
+_BIAS = Config(draws=512, prompt_length=4)
+_DECODING = Decoding(alpha=0.5, length=1, raised=1, raised_alpha=0.75)
+_DEMO = _gently(_SACPO["demo"])
 PRESETS = {
-    "demo": Run(Experiment(bias=_BIAS, decoding=_DECODING), _gently(_SACPO["demo"])),
+    "demo": Run(Experiment(bias=_BIAS, decoding=_DECODING), _DEMO),
+    # The demo's decoder, so that five seeds of five variants take minutes; more prompts.
     "study": Run(
-        Experiment(
-            safe=over_refusal.NAMES,
-            bias=dataclasses.replace(_BIAS, draws=1024),
-            decoding=_DECODING,
-        ),
-        _gently(_SACPO["study"]),
+        Experiment(safe=over_refusal.NAMES, bias=_BIAS, decoding=_DECODING),
+        dataclasses.replace(_DEMO, task=dataclasses.replace(_DEMO.task, held_out=200)),
     ),
     "planted": Run(Experiment(source="planted", bias=Config(positions=4)), _SACPO["demo"]),
     "folder": Run(_FOLDER, _SACPO["demo"]),
@@ -99,7 +99,7 @@ def open_source(run: Run) -> Source:
     """Whatever is corrected, with its prompts."""
     if run.correct.source == "folder":
         return sources.of_folders(run.correct)
-    return over_refusal.source(run.align, run.correct.models)
+    return over_refusal.source(run.align, run.correct.models, run.variants.prompts)
 
 
 def make_stages(run: Run) -> list[Stage]:
@@ -134,7 +134,7 @@ BINARY = launch.Binary(
     stages=make_stages,
     finish=finish,
     render=render,
-    free=tuple(f"correct.{path}" for path in experiments.RESUMABLE),
+    free=(*(f"correct.{path}" for path in experiments.RESUMABLE), "variants.prompts"),
     options=RunOptions(num_seeds=2, log_every=50, checkpoint_every=500),
 )
 

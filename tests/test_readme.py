@@ -10,7 +10,13 @@ import sys
 
 import pytest
 
-from benchmarks import advantage_nas_tables, m2td3_tables, pls_tables, sacpo_tables
+from benchmarks import (
+    advantage_nas_tables,
+    m2td3_tables,
+    pls_tables,
+    sacpo_tables,
+    tsdi_tables,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -187,6 +193,7 @@ def test_commands_name_modules_and_targets_that_exist():
         ("m2td3", m2td3_tables),
         ("pls", pls_tables),
         ("sacpo", sacpo_tables),
+        ("tsdi", tsdi_tables),
         ("advantage_nas", advantage_nas_tables),
     ],
 )

@@ -98,6 +98,16 @@ def _prompts(rng: np.random.Generator, task: Task) -> list[str]:
     return list(found)
 
 
+def other_prompts(task: Task) -> list[str]:
+    """As many prompts as are held out, neither trained on nor held out: to choose settings by."""
+    taken = set(_prompts(np.random.default_rng(task.seed), task))
+    fresh = _prompts(np.random.default_rng((task.seed, 1)), task)
+    # The same number of either kind, as `_prompts` has.
+    kinds = [[p for p in fresh if p not in taken and conflicts(p) == hot] for hot in (False, True)]
+    half = task.held_out // 2
+    return [p for pair in zip(*(kind[:half] for kind in kinds), strict=True) for p in pair]
+
+
 def _pairs(
     rng: np.random.Generator, prompts: list[str], number: int, scale: float, score
 ) -> list[Pair]:

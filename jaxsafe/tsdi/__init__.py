@@ -4,7 +4,7 @@
 from jaxsafe.tsdi import models, pool, table_file
 from jaxsafe.tsdi.bias import init, split_half, table, update
 from jaxsafe.tsdi.config import Config, validate
-from jaxsafe.tsdi.decode import correct, gate, processor
+from jaxsafe.tsdi.decode import correct, gate, processor, raised
 from jaxsafe.tsdi.types import Batch, Correction, Model, Pair, State, Table, correction, of_apply
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "of_apply",
     "pool",
     "processor",
+    "raised",
     "split_half",
     "table",
     "table_file",

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxsafe.tsdi.types import Correction
+from jaxsafe.core.checks import UserError
+from jaxsafe.tsdi.types import Correction, Table
 
 _LEAST = 1e-30  # a clipped probability, so that its logarithm is finite
 
@@ -67,6 +68,24 @@ def processor(space: str = "logprob") -> Callable[[jax.Array, jax.Array, Correct
     Another function would be another program.
     """
     return lambda logits, step, correction: correct(logits, step, correction, space)
+
+
+def raised(table: Table, count: int) -> Table:
+    """A table that lowers alone what safety training raised most, and raises nothing.
+
+    Of each row the `count` largest entries stay where they are above 0; all others become 0. What
+    safety training made rarer, such as the words of a hazard, then stays rare. Ours; the published
+    method takes off the whole table.
+
+    Raises:
+      UserError: `count` is no number of tokens.
+    """
+    size = table.bias.shape[1]
+    if not 1 <= count <= size:
+        raise UserError(f"count={count} is out of range: give 1 to {size} tokens.")
+    least = jax.lax.top_k(table.bias, count)[0][:, -1:]
+    kept = (table.bias >= least) & (table.bias > 0)
+    return table.replace(bias=jnp.where(kept, table.bias, 0.0))
 
 
 def gate(score: jax.Array, low: float, high: float, alpha: float = 1.0) -> jax.Array:

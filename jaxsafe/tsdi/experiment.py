@@ -21,6 +21,11 @@ class Decoding:
     length: int = field(16, "Positions corrected, at most those of the table.", low=0)
     alphas: tuple[float, ...] = field((0.25, 0.5, 0.75, 1.0), "The same, swept.")
     lengths: tuple[int, ...] = field((0, 1, 2, 4, 8, 16), "Positions corrected, swept.", low=0)
+    raised: int = field(
+        1, "Tokens of a position that `TSDI raised` lowers, those raised most; 0 leaves it out.", 0
+    )
+    raised_alpha: float = field(1.0, "How much of their bias it takes off.")
+    raised_counts: tuple[int, ...] = field((1, 2, 4, 16, 64), "Such tokens, swept.", low=1)
     gate: bool = field(True, "Also leave prompts alone whose harm score is 1.")
     samples: int = field(4, "Answers to each prompt.", low=1)
     temperature: float = field(1.0, "Of answers; 0 takes the most probable token.", low=0.0)
@@ -104,6 +109,11 @@ class Experiment:
         choices=POOLS,
     )
     pool_file: str = field("", "Text file whose tokens make a pool.")
+    table: str = field(
+        "",
+        "A bias.safetensors of an earlier run to take off in place of this run's estimate; refused "
+        "unless it was made of these models, this tokenizer and template.",
+    )
     bias: Config = Config(draws=512)
     decoding: Decoding = Decoding()
     baselines: Baselines = Baselines()

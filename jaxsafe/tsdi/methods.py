@@ -45,6 +45,11 @@ def main_name(how: Decoding) -> str:
     return f"TSDI alpha {how.alpha:g}"
 
 
+def raised_name(how: Decoding) -> str:
+    """Of the row of the tokens raised most, in place of the whole table."""
+    return f"TSDI raised {how.raised} alpha {how.raised_alpha:g}"
+
+
 def methods(
     how: Decoding,
     baselines: Baselines,
@@ -72,6 +77,7 @@ def methods(
         one(PLAIN, PLAIN, 0.0),
         one(REFERENCE, REFERENCE, 0.0, model=reference),
         *_corrected(one, how, variants, scores),
+        *_raised(one, how, table),
         *(one(f"temperature {t:g}", "temperature", t, heat=t) for t in baselines.temperatures),
         *_mixtures(safe, reference, baselines),
         *_penalties(one, table, refusal_ids, baselines),
@@ -110,6 +116,21 @@ def _corrected(
         yield one("TSDI gated", "TSDI, gated", how.alpha, alpha=gated)
     for name, other in variants.items():
         yield one(f"TSDI {name}", "TSDI, other tables", 0.0, table=other, alpha=how.alpha)
+
+
+def _raised(one: Callable[..., Method], how: Decoding, table: Table) -> Iterator[Method]:
+    """TSDI of the tokens that safety training raised most: by alpha, and by their number."""
+    most = table.bias.shape[1]
+    if not (how.raised and table.bias.shape[0]):
+        return
+    own = decode.raised(table, min(how.raised, most))
+    for alpha in dict.fromkeys([*how.alphas, how.raised_alpha]):
+        name = f"TSDI raised {how.raised} alpha {alpha:g}"
+        yield one(name, "TSDI raised, alpha", alpha, table=own, alpha=alpha)
+    for count in how.raised_counts:
+        other = decode.raised(table, min(count, most))
+        name = f"TSDI raised {count} tokens"
+        yield one(name, "TSDI raised, tokens", count, table=other, alpha=how.raised_alpha)
 
 
 def _mixtures(safe: Prepared, reference: Prepared, baselines: Baselines) -> Iterator[Method]:

@@ -13,6 +13,7 @@ from jaxsafe.tsdi import methods
 from jaxsafe.tsdi.sources import Prompt
 
 _MARKERS = "osD^vP*Xh<>p"
+_ENDS = {methods.PLAIN: "*", methods.REFERENCE: "P"}  # what all others lie between
 
 
 def positions(
@@ -41,35 +42,50 @@ def sweeps(
 ) -> None:
     """Draws refusals of benign and of harmful prompts against alpha, and against positions."""
     harmful = np.array([p.harmful for p in prompts])
-    for family, file, label in (
-        ("TSDI, alpha", "alpha", "alpha, share of the bias taken off"),
-        ("TSDI, positions", "positions", "positions corrected"),
+    raised = ("TSDI raised, alpha", ", raised tokens only")
+    for families, file, label in (
+        ((("TSDI, alpha", ""), raised), "alpha", "alpha, share of the bias taken off"),
+        ((("TSDI, positions", ""),), "positions", "positions corrected"),
     ):
-        points = {kinds[m][1]: m for m in scores if kinds[m][0] == family}
-        points = {0.0: methods.PLAIN} | points  # nothing taken off, unless it was measured
-        places = sorted(points)
         series = {}
-        for group, chosen in (("benign", ~harmful), ("harmful", harmful)):
-            if chosen.any():
-                seeds = len(scores[methods.PLAIN])
-                series[group] = (
-                    places,
-                    [
-                        [float(scores[points[x]][i]["refusal"][chosen].mean()) for x in places]
-                        for i in range(seeds)
-                    ],
-                )
+        for family, suffix in families:
+            points = {kinds[m][1]: m for m in scores if kinds[m][0] == family}
+            if suffix and not points:
+                continue
+            points = {0.0: methods.PLAIN} | points  # nothing taken off, unless it was measured
+            for group, chosen in (("benign", ~harmful), ("harmful", harmful)):
+                if chosen.any():
+                    series[group + suffix] = _curve(points, scores, chosen)
         title = f"{name}: refusals against {file}"
         path = folder / f"{file}_{name}.png"
         plots.curves(path, series, label, "share of answers that refuse", title)
 
 
+def _curve(
+    points: Mapping[float, str],
+    scores: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    chosen: np.ndarray,
+) -> tuple[list[float], list[list[float]]]:
+    """Places, and the share of refusals `[seeds, places]` among prompts that are `chosen`."""
+    places = sorted(points)
+    each = range(len(scores[methods.PLAIN]))
+    rows = [[float(scores[points[x]][i]["refusal"][chosen].mean()) for x in places] for i in each]
+    return places, rows
+
+
 def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:
     """Draws help by safety with 95% intervals, a colour for each family, a panel per model."""
     names = list(dict.fromkeys(row["model"] for row in rows))
-    figure = Figure(figsize=(5.6 * len(names) + 2.4, 4.8), dpi=plots.DPI, layout="constrained")
-    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    size = (4.6 * across + 2.4, 4.2 * down + 0.4)
+    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    panels = grid.ravel()[: len(names)]
+    for unused in grid.ravel()[len(names) :]:
+        unused.set_axis_off()
     families = list(dict.fromkeys(row["family"] for row in rows))
+    families = [family for family in families if family not in _ENDS] + [*_ENDS]
     both = [row for row in rows if "help" in row and "safety" in row]
     for axes, name in zip(panels, names, strict=True):
         for i, family in enumerate(families):
@@ -77,13 +93,48 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Pat
             if own:
                 _family(axes, own, i, family)
         axes.set_title(name, loc="left", **plots.BOLD)
-        axes.set_xlabel("safety on harmful prompts", **plots.LABEL)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("help: benign prompts complied with", **plots.LABEL)
+        axes.tick_params(labelbottom=True)
+    for row in grid:
+        row[0].set_ylabel("help: benign prompts complied with", **plots.LABEL)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
-    caption = "bars: 95% bootstrap intervals over prompts"
-    figure.supxlabel(caption, fontsize=8.5, color=plots.MUTED)
+    caption = "safety on harmful prompts (bars: 95% bootstrap intervals over prompts and seeds)"
+    figure.supxlabel(caption, **plots.LABEL)
+    return plots.save(figure, path)
+
+
+def diagnosis(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:
+    """Draws what each way of safety training did, by category: refusals, and safety where scored.
+
+    Args:
+      path: the image to write.
+      rows: of the summary; those of plain models and of the first reference are shown.
+    """
+    plain = [row for row in rows if row["method"] == methods.PLAIN]
+    reference = next(row for row in rows if row["method"] == methods.REFERENCE)
+    shown = {methods.REFERENCE: reference} | {row["model"]: row for row in plain}
+    measures = ["refusal", *(["safety"] if any(k.startswith("safety@") for k in plain[0]) else [])]
+    figure = Figure(figsize=(9.4, 3.4 * len(measures) + 0.4), dpi=plots.DPI, layout="constrained")
+    panels = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
+    titles = {"refusal": "answers that refuse", "safety": "answers without a hazard"}
+    kinds = [key.partition("@")[2] for key in plain[0] if key.startswith("refusal@")]
+    colours = (plots.MUTED, *plots.PALETTE)
+    for axes, measure in zip(panels, measures, strict=True):
+        for i, (name, row) in enumerate(shown.items()):
+            places = np.arange(len(kinds)) + 0.1 * (i - (len(shown) - 1) / 2)
+            style = {"color": colours[i % len(colours)], "marker": _MARKERS[i % len(_MARKERS)]}
+            axes.plot(
+                places, [row[f"{measure}@{kind}"] for kind in kinds], ls="", label=name, **style
+            )
+        for edge in range(1, len(kinds)):
+            axes.axvline(edge - 0.5, color=plots.MUTED, linewidth=0.3)
+        axes.set_title(f"share of {titles[measure]}", loc="left", **plots.BOLD)
+        axes.set_ylim(-0.04, 1.04)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xticks(range(len(kinds)), [kind.replace(", ", "\n") for kind in kinds])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return plots.save(figure, path)
 
 
@@ -92,18 +143,20 @@ def _family(axes: Any, rows: Sequence[Mapping[str, Any]], number: int, label: st
     xs, ys = ([row[name] for row in rows] for name in ("safety", "help"))
     spans = [
         np.abs([[row[n] - row[f"{n}_low"], row[f"{n}_high"] - row[n]] for row in rows]).T
-        for n in ("safety", "help")
+        for n in ("help", "safety")
     ]
-    colour = plots.PALETTE[number % len(plots.PALETTE)]
+    end = _ENDS.get(label)
+    colour = plots.INK if end else plots.PALETTE[number % len(plots.PALETTE)]
     swept = len(rows) > 1 and label != "TSDI, other tables"
     axes.errorbar(
-        *(xs, ys, spans[1], spans[0]),
+        *(xs, ys, spans[0], spans[1]),
         color=colour,
-        marker=_MARKERS[number % len(_MARKERS)],
+        marker=end or _MARKERS[number % len(_MARKERS)],
         label=label,
         linestyle="-" if swept else "",
         linewidth=1.0,
         elinewidth=0.8,
-        markersize=6,
-        markerfacecolor=colour if number < len(plots.PALETTE) else "white",
+        markersize=11 if end else 6,
+        markerfacecolor=colour if end or number < len(plots.PALETTE) else "white",
+        zorder=4 if end else 2,
     )

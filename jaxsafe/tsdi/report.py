@@ -19,6 +19,7 @@ from jaxsafe.tsdi import (
     analysis,
     bias,
     compare,
+    diagnosis,
     methods,
     models,
     pictures,
@@ -42,6 +43,7 @@ def finish(
     """Answers with every method, scores, compares, prints and draws; returns the rows."""
     names = [name for name in results if name.startswith(stages.stage_name(""))]
     rows: list[dict[str, Any]] = []
+    every: dict[str, Told] = {}
     for stage in names:
         name = stage.removeprefix(stages.stage_name(""))
         states = results[stage]
@@ -49,7 +51,8 @@ def finish(
         each = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), states) for i in range(len(seeds))]
         _tell_bias(folder, experiment, source, name, each)
         told = _answers(folder, experiment, source, name, dict(zip(seeds, each, strict=True)))
-        own = compare.summary(name, told, source)
+        every[name] = told
+        own = compare.summary(name, told, source, compare.stated(experiment.decoding))
         rows += own
         folder.say(f"\n{name}: {len(source.prompts)} prompts, {len(seeds)} seeds")
         folder.say(tables.text_table(compare.table(own)))
@@ -57,8 +60,32 @@ def finish(
         folder.say("\n" + compare.before_and_after(told, source, experiment))
         pictures.sweeps(folder.plots, name, told.scores, told.kinds, source.prompts)
     if rows:
+        _tell_all(folder, source, every, rows)
         folder.say(f"pictures: {pictures.pareto(folder.plots / 'pareto.png', rows).parent}")
     return rows
+
+
+def _tell_all(
+    folder: Folder,
+    source: Source,
+    every: Mapping[str, Told],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Compares the models, adds what is found to their rows, and tells what was restored."""
+    found = diagnosis.columns(every, source)
+    for row in rows:
+        if row["method"] == methods.PLAIN:
+            row |= found[row["model"]]
+    if len(every) > 1:
+        lines, kinds = diagnosis.tables(rows)
+        folder.say("\nways of safety training, growth over the first of them")
+        folder.say(tables.text_table(lines))
+        folder.say("\n" + tables.text_table(kinds))
+        pictures.diagnosis(folder.plots / "diagnosis.png", rows)
+    verdicts = compare.verdicts(rows)
+    if verdicts:
+        folder.say("\nis compliance restored at a safety loss within chance?")
+        folder.say(tables.text_table(verdicts))
 
 
 def _tell_bias(
@@ -113,8 +140,10 @@ def _answers(
     for seed, state in states.items():
         both = (stages.read(source, folder, x, seed) for x in (name, experiment.reference))
         pair = Pair(*both)
-        found = bias.table(state, experiment.bias)
-        _save_table(folder, experiment, source, name, seed, pair, found)
+        own = bias.table(state, experiment.bias)
+        made = stages.made_of(source, experiment, pair, seed)
+        table_file.save(place(folder, name, seed) / "bias.safetensors", own, made)
+        found = stages.chosen_table(source, experiment, pair, seed) or own
         singles = {methods.PLAIN: pair.safe, methods.REFERENCE: pair.reference}
         singles |= {label: make(*pair[::-1]) for label, make in source.extra.items()}
         chosen = methods.methods(
@@ -151,20 +180,6 @@ def place(folder: Folder, name: str, seed: int) -> pathlib.Path:
     path = folder.models / name / f"seed{seed}"
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _save_table(
-    folder: Folder,
-    experiment: Experiment,
-    source: Source,
-    name: str,
-    seed: int,
-    pair: Pair,
-    found: Table,
-) -> None:
-    around = models.template_of(source.tokenizer, source.template)
-    made = models.made(pair, source.tokenizer, around, experiment.bias, experiment.pool, seed)
-    table_file.save(place(folder, name, seed) / "bias.safetensors", found, made)
 
 
 def _save_answers(

@@ -19,11 +19,12 @@ from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Program, Stage
 from jaxsafe.core.run import Folder
 from jaxsafe.lm import hf
-from jaxsafe.tsdi import bias, models
+from jaxsafe.tsdi import bias, models, table_file
 from jaxsafe.tsdi.config import Config
 from jaxsafe.tsdi.experiment import Experiment
 from jaxsafe.tsdi.sources import Source
-from jaxsafe.tsdi.types import Pair, Params
+from jaxsafe.tsdi.table_file import Made
+from jaxsafe.tsdi.types import Pair, Params, Table
 
 
 class Given(NamedTuple):
@@ -71,6 +72,34 @@ def draws_of(
     )
 
 
+def made_of(source: Source, experiment: Experiment, pair: Pair, seed: int) -> Made:
+    """What this run's table is made of."""
+    around = models.template_of(source.tokenizer, source.template)
+    return models.made(pair, source.tokenizer, around, experiment.bias, experiment.pool, seed)
+
+
+def chosen_table(source: Source, experiment: Experiment, pair: Pair, seed: int) -> Table | None:
+    """The table of `experiment.table`; None where the run's own estimate is to be taken off.
+
+    Raises:
+      UserError: it is none, it was made for other models, tokenizer or template, or it has fewer
+        positions than are to be corrected.
+    """
+    if not experiment.table:
+        return None
+    made = dataclasses.asdict(made_of(source, experiment, pair, seed))
+    expected = {name: made[name] for name in table_file.MUST_AGREE}
+    found = table_file.load(experiment.table, expected)[0]
+    how = experiment.decoding
+    wanted, positions = max((how.length, *how.lengths)), found.bias.shape[0]
+    if wanted > positions:
+        raise UserError(
+            f"{experiment.table} has {positions} positions, and decoding.length or lengths has "
+            f"{wanted}: give {positions} at most, or estimate a longer table."
+        )
+    return found
+
+
 def decoder_of(source: Source) -> lm.DecoderConfig:
     """The source's decoder in float32, as a bias is a small difference of large numbers."""
     return dataclasses.replace(source.config, dtype="float32", param_dtype="float32")
@@ -89,6 +118,7 @@ def _stage(name: str, experiment: Experiment, source: Source) -> Stage:
     def given(folder: Folder, seed: int) -> Given:
         each = (read(source, folder, x, seed) for x in (name, experiment.reference))
         pair = Pair(*each)
+        chosen_table(source, experiment, pair, seed)  # a wrong one is refused ahead of the work
         ids = draws_of(source, experiment, config, pair, experiment.pool, seed)
         models.check_logits(ids[0, :2], config, model, pair)
         return Given(pair, jnp.asarray(ids))

@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from experiments import over_refusal, tsdi
@@ -43,15 +44,30 @@ def test_variants_differ_in_what_they_are_named_after():
     assert changed["long"].steps == 3 * base.steps
     rows = {name: plan.data.ids.shape[0] for name, plan in plans.items()}
     assert rows["base"] == rows["low_kl"] == rows["long"] == 400
-    assert 0.5 * rows["cleansed"] < rows["over"] < rows["cleansed"] < 200
+    assert rows["cleansed"] < 200 and rows["over"] == 400
     assert changed["over"].stage.temperature == 0.3
     assert changed["over"].stage.epochs == 3 * base.stage.epochs
-    chosen = [batch[:, 0] for batch in plans["over"].data[:3]]
-    answers = {tuple(row[there]) for row, _, there in zip(*chosen, strict=True)}
-    assert len(answers) == 1  # sorry, and the end
-    more = plan("over", ties=0.5).data.ids.shape[0]
-    assert more == rows["over"] + round(0.5 * rows["over"])
-    assert plan("over", refusals=False).data.ids.shape[0] == rows["cleansed"]
+    # The same prompts, other labels.
+    one, other = (plans[name].data.ids for name in ("base", "over"))
+    assert (one.sum((1, 2)) == other.sum((1, 2))).all() and (one != other).any()
+
+
+def test_labellers_may_like_refusals_whatever_was_asked():
+    """Of pairs with two safe answers and one refusal alone; a share of them, and no other pair."""
+    drawn = synthetic.draw(ALIGN.task).safe
+    for share, expected in ((1.0, 1.0), (0.8, 0.8), (0.0, 0.0)):
+        pairs = over_refusal.prefer_refusals(drawn, share, 0)
+        assert [p.prompt for p in pairs] == [p.prompt for p in drawn]
+        chosen = []
+        for before, after in zip(drawn, pairs, strict=True):
+            answers = [before.chosen, before.rejected]
+            safe = [synthetic.safety("", x) for x in answers]
+            if safe[0] == safe[1] and " sorry" in answers:
+                assert sorted(answers) == sorted([after.chosen, after.rejected])
+                chosen.append(after.chosen == " sorry")
+            else:
+                assert after == before
+        assert len(chosen) > 60 and np.mean(chosen) == pytest.approx(expected, abs=0.12)
 
 
 def test_a_threshold_beyond_every_pair_is_refused():
@@ -60,7 +76,20 @@ def test_a_threshold_beyond_every_pair_is_refused():
     task = next(t for t in tasks if not over_refusal.cleanse(synthetic.draw(t).safe, 1.0)[0])
     data, model = over_refusal.data_of(ALIGN, "")
     with pytest.raises(UserError, match=r"threshold=1\.0 leaves no pair: lower it"):
-        over_refusal.plan("over", dataclasses.replace(ALIGN, task=task), data, model, how)
+        over_refusal.plan("cleansed", dataclasses.replace(ALIGN, task=task), data, model, how)
+
+
+def test_prompts_to_choose_by_are_others_than_those_reported():
+    reported, tuning = (over_refusal.source(ALIGN, "", x).prompts for x in over_refusal.PROMPTS)
+    assert len(reported) == len(tuning) == 10
+    assert not {p.text for p in reported} & {p.text for p in tuning}
+    assert [p.text for p in reported] == synthetic.draw(ALIGN.task).held_out
+
+
+def test_categories_are_hazards_and_lengths():
+    assert over_refusal.category("list red gold blue") == "harmless, 3 words"
+    assert over_refusal.category("list red acid") == "hazard, acid"
+    assert over_refusal.category("list fire red acid") == "hazard, several"
 
 
 def test_prompts_and_scores_are_the_tasks_own():

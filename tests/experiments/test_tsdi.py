@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxsafe import tsdi
 from jaxsafe.lm import hf, reference_cache
@@ -183,6 +184,9 @@ BAD_INPUT = [
     (["--correct.safe=other"], r"holds 'other', which is not trained here: choose of base"),
     (["--align.source=files"], r"align\.source='files' has no scores of its own"),
     (["--variants.ratio=0"], r"--variants\.ratio=0\.0 is out of range"),
+    (["--variants.prompts=tunning"], r"'tunning' is unknown\. Did you mean 'tuning'\?"),
+    (["--variants.refusals=2"], r"--variants\.refusals=2\.0 is out of range"),
+    (["--correct.decoding.raised_counts=0"], r"raised_counts=0 is out of range|raised_counts"),
 ]
 
 
@@ -222,6 +226,39 @@ def test_models_that_do_not_fit_and_prompts_that_are_none_are_named(finished, tm
         *flags, f"--correct.folders.prompts={tmp_path}/none.csv", out
     )
     assert "has no helpful/seedN" in refused(*SMALL, f"--correct.models={tmp_path}", out)
+
+
+@pytest.mark.slow
+def test_what_a_table_is_made_of_is_looked_at(finished, tmp_path):
+    """A table of other models, a short one, an empty pool, weights that are no numbers."""
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt,label\nlist red,safe\nlist fire,unsafe\n")
+    own, other = (finished / f"models/over/seed{seed}/bias.safetensors" for seed in (0, 1))
+    flags = folders(finished, prompts)
+    few = ("--correct.sensitivity.draws=", "--correct.sensitivity.prefixes=")
+
+    def out(name):
+        return f"--out={tmp_path}/{name}"
+
+    told = refused(*flags, f"--correct.table={other}", out("a"))
+    assert f"{other} was made with safe=" in told and "estimate a table for these models" in told
+    told = refused(*flags, "--correct.table=none", out("b"))
+    assert "none is no bias table" in told
+    longer = ("--correct.bias.positions=8", "--correct.decoding.lengths=8")
+    told = refused(*flags, f"--correct.table={own}", *longer, out("c"))
+    assert f"{own} has 4 positions, and decoding.length or lengths has 8: give 4 at most" in told
+    blank = tmp_path / "blank.txt"
+    blank.write_text("")
+    told = refused(*flags, "--correct.pool=file", f"--correct.pool_file={blank}", out("d"))
+    assert f"{blank} holds no token to draw: name a pool with words in it" in told
+    broken = shutil.copytree(finished / "models/over/seed0", tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors").items()
+    save_file({k: np.full_like(x, np.nan) for k, x in tensors}, broken / "model.safetensors")
+    told = refused(*flags, f"--correct.folders.safe={broken}", out("e"))
+    assert "the safe model's logits are not finite on random prompts: check its weights" in told
+    done = binaries.run(MODULE, *flags, *few, f"--correct.table={own}", out("f"))
+    assert done.returncode == 0, done.stderr
+    assert MAIN in {row["method"] for row in results(tmp_path / "f")}
 
 
 def test_a_dry_run_compiles_and_writes_nothing(tmp_path):

@@ -37,6 +37,15 @@ def test_the_data_are_as_announced():
     assert {p.prompt for p in data.held_out_helpful + data.held_out_safe} <= set(data.held_out)
 
 
+def test_other_prompts_are_neither_trained_on_nor_held_out():
+    task = Task(prompts=300, held_out=40, demonstrations=2000, pairs=2000)
+    data, other = synthetic.draw(task), synthetic.other_prompts(task)
+    assert len(set(other)) == 40 and sum(map(synthetic.conflicts, other)) == 20
+    seen = {row[0] for rows in (data.demonstrations, data.helpful, data.safe) for row in rows}
+    assert not set(other) & (seen | set(data.held_out))
+    assert other == synthetic.other_prompts(task)
+
+
 def test_labels_follow_bradley_terrys_law():
     data = synthetic.draw(Task(prompts=300, held_out=10, pairs=6000, safety_scale=1.5))
     apart = [

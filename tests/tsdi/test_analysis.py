@@ -40,8 +40,21 @@ def test_the_bootstrap_keeps_its_level():
     assert np.mean(np.array(p) < 0.05) < 0.1
 
 
+def test_seeds_that_differ_widen_the_interval():
+    """Means of five seeds with a spread of 1: the interval is that of seeds, not of prompts."""
+    rng = np.random.default_rng(2)
+    of_seed = rng.normal(size=(5, 1))
+    after = of_seed + 0.1 * rng.normal(size=(5, 200))
+    effect = analysis.paired_bootstrap(np.zeros((5, 200)), after)
+    wide = 2 * 1.96 * of_seed.std() / 5**0.5
+    assert effect.high - effect.low == pytest.approx(wide, rel=0.15)
+    of_prompts = analysis.paired_bootstrap(np.zeros(200), after.mean(0))
+    assert of_prompts.mean == pytest.approx(effect.mean)
+    assert of_prompts.high - of_prompts.low < 0.1 * wide
+
+
 @pytest.mark.parametrize("test", [analysis.mcnemar, analysis.paired_bootstrap])
-@pytest.mark.parametrize("scores", [([1, 0], [1]), ([], []), ([[1]], [[1]])])
+@pytest.mark.parametrize("scores", [([1, 0], [1]), ([], []), ([[[1]]], [[[1]]])])
 def test_scores_that_are_not_pairs_are_refused(test, scores):
     with pytest.raises(UserError, match="per prompt"):
         test(*scores)

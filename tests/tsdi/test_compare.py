@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from jaxsafe.tsdi import analysis, compare, methods
+from jaxsafe.tsdi import analysis, compare, diagnosis, methods
 from jaxsafe.tsdi.compare import Told
-from jaxsafe.tsdi.experiment import Experiment
+from jaxsafe.tsdi.experiment import Decoding, Experiment
 from jaxsafe.tsdi.scores import Answers
 from jaxsafe.tsdi.sources import Prompt, Source
 
@@ -41,7 +41,7 @@ def test_gains_are_paired_differences_from_the_plain_model():
     assert (plain["help"], plain["help_gain"], plain["help_mcnemar_p"]) == (0, 0, 1)
     assert row["help"] == row["help_gain"] == pytest.approx(11 / 12)
     assert row["help_per_seed"] == pytest.approx([1, 10 / 12])
-    assert row["help_low"] <= row["help"] <= row["help_high"] and row["help_gain_low"] > 0.7
+    assert row["help_low"] <= row["help"] <= row["help_high"] and row["help_gain_low"] > 0.6
     assert row["help_gain_p"] == 0 and row["help_mcnemar_p"] == pytest.approx(2 * 0.5**22)
     assert row["safety"] == row["harmful_safety"] == 0.5 and row["safety_gain"] == -0.5
     assert row["safety_gain_high"] < 0 and row["safety_mcnemar_p"] == pytest.approx(2 * 0.5**8)
@@ -62,14 +62,60 @@ def test_categories_have_adjusted_tests():
     assert [row["prompts"] for row in rows] == [7, 7, 6]
     plain = [analysis.mcnemar(np.zeros(n), np.ones(n)).p for n in (13, 13, 12)]
     expected = analysis.holm(plain)
-    assert [row["McNemar p (Holm)"] for row in rows] == pytest.approx(expected.tolist())
+    assert [row["complied, p (Holm)"] for row in rows] == pytest.approx(expected.tolist())
     assert rows[2]["after"] == 1 and rows[0]["after"] == pytest.approx(26 / 28)
 
 
 def test_people_can_read_what_changed():
-    text = compare.before_and_after(told(), source(), Experiment(), 2)
+    how = Experiment(decoding=Decoding(raised=0))
+    text = compare.before_and_after(told(), source(), how, 2)
     assert text.splitlines()[1].split() == ["p0", "benign", "sorry", "red", "gold"]
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["p0", "p1", "p12", "p13"]
+    # Categories a, b, c come in turns, so that four prompts show all three.
+    lines = compare.before_and_after(told(), source(), how, 4).splitlines()[1:5]
+    assert [line.split()[0] for line in lines] == ["p0", "p1", "p2", "p3"]
+
+
+def test_compliance_is_restored_where_help_rises_and_safety_stays_within_chance():
+    row = {"help_gain_low": 0.1, "safety_gain_high": 0.0}
+    assert compare.restored(row) and compare.restored({}) is None
+    assert compare.restored(row | {"help_gain_low": 0.0}) is False
+    assert compare.restored(row | {"safety_gain_high": -0.01}) is False
+
+
+def test_verdicts_are_of_the_statements_made_beforehand():
+    how = Decoding(raised=0)
+    assert compare.stated(how) == (MAIN,)
+    assert compare.stated(Decoding(raised=3, raised_alpha=0.5))[1] == "TSDI raised 3 alpha 0.5"
+    rows = compare.summary("over", told(), source(), compare.stated(how))
+    (line,) = compare.verdicts(rows)
+    assert (line["model"], line["method"], line["restored"]) == ("over", MAIN, "no")
+    assert rows[1]["help_gain_p"] == 0 and line["help p (Holm)"] == "<0.0002"
+    two = compare.verdicts([row | {"help_gain_p": 0.03} for row in (rows[1], rows[1])])
+    assert [line["help p (Holm)"] for line in two] == [0.06, 0.06]
+
+
+def test_rows_that_are_detailed_have_categories():
+    plain, main = compare.summary("over", told(), source(), [MAIN])
+    assert plain["compliance@a"] == 0 and main["compliance@a"] == pytest.approx(13 / 14)
+    assert main["safety@c"] == pytest.approx(1 - 1 / 6)
+    assert "compliance@a" not in compare.summary("over", told(), source())[1]
+
+
+def test_ways_of_training_are_held_against_the_first():
+    """The second model refuses half of the benign prompts, in one of its two seeds."""
+    zeros, half = np.zeros((20, 2)), np.zeros((20, 2))
+    half[:6] = 1
+    common = {"compliance": zeros, "safety": zeros}
+    first, second = (
+        Told({"safe": [common | {"refusal": x} for x in seeds]}, {}, {})
+        for seeds in ([zeros, zeros], [zeros, half])
+    )
+    found = diagnosis.columns({"one": first, "two": second}, source())
+    assert found["one"]["refusal_growth"] == 0 == found["two"]["safety_growth"]
+    assert found["two"]["refusal_growth"] == pytest.approx(0.25)
+    # One of two seeds has none of it, so the interval reaches 0.
+    assert found["two"]["refusal_growth_low"] == 0 < found["two"]["refusal_growth_high"] <= 1
 
 
 def test_holm_adjusts_step_by_step():

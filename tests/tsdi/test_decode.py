@@ -110,6 +110,28 @@ def test_new_numbers_do_not_retrace():
     assert len(traced) == 1
 
 
+def test_raised_tokens_alone_are_lowered():
+    """The largest of each row that are above 0; what safety training lowered is left alone."""
+    rows = jnp.array([[3.0, -2.0, 1.0, 0.5], [-1.0, -2.0, 2.0, -0.1]])
+    table = tsdi.Table(rows, jnp.ones_like(rows))
+    np.testing.assert_array_equal(tsdi.raised(table, 1).bias, [[3, 0, 0, 0], [0, 0, 2, 0]])
+    two = tsdi.raised(table, 2)
+    np.testing.assert_array_equal(two.bias, [[3, 0, 1, 0], [0, 0, 2, 0]])
+    np.testing.assert_array_equal(tsdi.raised(table, 4).bias, jnp.maximum(rows, 0))
+    assert two.space == table.space and two.error is table.error
+    # Ratios among all other tokens stay as the safe model has them.
+    logits = jax.random.normal(jax.random.key(0), (1, 4))
+    out = tsdi.correct(logits, jnp.int32(0), correction(tsdi.raised(table, 1).bias))
+    np.testing.assert_allclose((logits - out)[0], [3, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_number_of_raised_tokens_that_there_are_not_is_refused(count):
+    table = tsdi.Table(jnp.zeros((1, 4)), jnp.zeros((1, 4)))
+    with pytest.raises(UserError, match=f"count={count} is out of range: give 1 to 4 tokens"):
+        tsdi.raised(table, count)
+
+
 def test_the_gate_spares_harmful_prompts():
     score = jnp.array([-1.0, 0.0, 0.5, 1.0, 2.0])
     np.testing.assert_allclose(decode.gate(score, 0.0, 1.0, 2.0), [2, 2, 1, 0, 0], atol=1e-6)
