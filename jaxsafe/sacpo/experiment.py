@@ -181,7 +181,7 @@ PRESETS = {
     "study": dataclasses.replace(
         _DEMO,
         ratios=(0.5, 0.25, 0.125),
-        model=Model(hidden_size=192, layers=4, heads=6, kv_heads=6, intermediate_size=512),
+        model=Model(hidden_size=160, layers=3, heads=5, kv_heads=5, intermediate_size=448),
     ),
     "known_answers": Experiment(source="tables"),
     "real": Experiment(
