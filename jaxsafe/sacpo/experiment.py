@@ -180,7 +180,7 @@ PRESETS = {
     "demo": _DEMO,
     "study": dataclasses.replace(
         _DEMO,
-        ratios=(0.5, 0.25, 0.125),
+        ratios=(0.5, 0.25),
         model=Model(hidden_size=160, layers=3, heads=5, kv_heads=5, intermediate_size=448),
     ),
     "known_answers": Experiment(source="tables"),

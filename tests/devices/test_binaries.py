@@ -10,7 +10,7 @@ from tests.devices.test_processes import joined
 from tests.experiments import binaries, test_survival
 from tests.experiments.binaries import json_rows
 
-CASES = [case for case in test_survival.CASES if case.name == "advantage_nas"]
+CASES = [case for case in test_survival.CASES if case.name in ("advantage_nas", "sacpo")]
 
 
 @pytest.mark.slow
