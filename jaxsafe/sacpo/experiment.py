@@ -187,6 +187,9 @@ PRESETS = {
     "real": Experiment(
         source="files",
         policies=("sft", "helpful", "safe", "helpful_safe", "safe_helpful"),
+        merges=(),
+        # What such a model writes is not scored.
+        eval=Evaluation(samples=1, temperature=0.0),
         model=Model(vocab_size=4096, hidden_size=128, layers=4, intermediate_size=344),
         text=Text(template=tokenizer.ALPACA_BEAVER, max_prompt=64, max_length=160),
         sft=dataclasses.replace(_SFT, epochs=1, batch_size=32),
