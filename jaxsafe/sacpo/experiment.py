@@ -178,9 +178,14 @@ _SEVEN_B = Optimiser(learning_rate=2e-5, warmup_ratio=0.03)
 
 PRESETS = {
     "demo": _DEMO,
+    # Tuned on seed 100: at twice the rate the helpful stage ends at 0.64 where it could be 0.82.
     "study": dataclasses.replace(
         _DEMO,
-        ratios=(0.5, 0.25),
+        sft=dataclasses.replace(
+            _SFT, epochs=3, optimiser=Optimiser(learning_rate=1e-3, warmup_ratio=0.05)
+        ),
+        helpful=dataclasses.replace(_ALIGN, epochs=2, temperature=1.0),
+        safe=dataclasses.replace(_ALIGN, epochs=2),
         model=Model(hidden_size=160, layers=3, heads=5, kv_heads=5, intermediate_size=448),
     ),
     "known_answers": Experiment(source="tables"),
