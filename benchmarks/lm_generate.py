@@ -20,7 +20,7 @@ timing.define_flags()
 flags.DEFINE_list("batches", ["1", "8", "32"], "Prompts at once.")
 flags.DEFINE_integer("prompt", 128, "Tokens of a prompt.")
 flags.DEFINE_integer("new", 128, "New tokens.")
-flags.DEFINE_integer("at_once", 16, "Prompts that ours answers at once, all devices together.")
+flags.DEFINE_integer("at_once", 16, "Prompts that ours answers at once on a device.")
 flags.DEFINE_bool("unequal", True, "Measure the largest batch with unequal prompts as well.")
 flags.DEFINE_bool("torch", True, "Measure transformers too, if torch is installed.")
 
@@ -58,8 +58,7 @@ def ours(model, batch: list[list[int]], mesh=None):
     from jaxsafe import lm
 
     options = lm.Generation(max_new=FLAGS.new)
-    at_once = FLAGS.at_once // (mesh.size if mesh else 1)
-    settings = {"buckets": (FLAGS.prompt,), "at_once": at_once, "mesh": mesh}
+    settings = {"buckets": (FLAGS.prompt,), "at_once": FLAGS.at_once, "mesh": mesh}
     return np.asarray(lm.generate.generate(model, batch, options, **settings).tokens)
 
 

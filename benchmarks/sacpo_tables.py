@@ -30,6 +30,25 @@ def policies(rows: Sequence[dict]) -> list[dict]:
     ]
 
 
+def pairs(rows: Sequence[dict]) -> list[dict]:
+    """A row per policy: what it says of held-out pairs; the last, what length alone would score."""
+    names = ("helpful_accuracy", "helpful_nll", "safe_accuracy", "safe_nll")
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    found = [
+        {"policy": row["policy"]} | {n.replace("_", " "): cell(row[n]) for n in names}
+        for row in rows
+    ]
+    length = [rows[0][f"{which}_longer"] for which in ("helpful", "safe")]
+    cells = (cell(length[0]), "-", cell(length[1]), "-")
+    return [
+        *found,
+        {"policy": "the longer answer"} | dict(zip(list(found[0])[1:], cells, strict=True)),
+    ]
+
+
 def updates(rows: Sequence[dict]) -> list[dict]:
     """Seconds of an update, and ratios of rates."""
     kept = ("cores", "by", "reference", "s_per_update", "x TRL")
@@ -47,6 +66,8 @@ def tokens(rows: Sequence[dict]) -> list[dict]:
 # Title -> file, key of its rows, and what makes the table's rows.
 FILES: dict[str, Source] = {
     "Demo, five seeds": ("sacpo_demo", "results", policies),
+    "Study, five seeds": ("sacpo_study", "results", policies),
+    "Real pairs": ("sacpo_real", "results", pairs),
     "DPO updates": ("sacpo_dpo", "rows", updates),
     "Greedy generation": ("lm_generate", "rows", tokens),
 }

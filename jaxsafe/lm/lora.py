@@ -24,6 +24,7 @@ from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.lm.layers import Params
 
 Adapters = dict[str, dict[str, jax.Array]]  # layer: {"a": [L, I, r], "b": [L, r, O]}
+TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -39,7 +40,7 @@ class Lora:
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+    targets: tuple[str, ...] = TARGETS
 
     @property
     def scale(self) -> float:
@@ -95,10 +96,14 @@ def _name(layer: int, target: str, part: str) -> str:
 def save(
     folder: str | pathlib.Path, adapters: Adapters, options: Lora, base: str | None = None
 ) -> None:
-    """Writes adapters as PEFT lays them out; `base` names the model they belong to."""
+    """Writes adapters as PEFT lays them out; `base` names the model they belong to.
+
+    Numpy arrays are whole; others are gathered, so that every process must ask.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    host: Any = parallel.to_host(adapters)
+    whole = all(isinstance(x, np.ndarray) for x in jax.tree.leaves(adapters))
+    host: Any = adapters if whole else parallel.to_host(adapters)
     pending = {}
     for target, pair in host.items():
         for layer in range(len(pair["a"])):

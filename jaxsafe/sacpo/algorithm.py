@@ -2,18 +2,19 @@
 """One stage of alignment as a pure update with a static config.
 
 A stage takes a policy and gives another. Its reference is the policy it started from and nothing
-else can be said to be it: `init` copies the parameters it is given, or whoever makes the batches
-computes `reference_sums` from them once. SFT as the reference of a second stage is another,
-wrong algorithm (papers/sacpo trap 1, `tabular.solve`'s control).
+else can be said to be it: `init` copies the parameters it is given, or leaves them as they are and
+trains adapters, or whoever makes the batches computes `answer_sums` from them once. SFT as the
+reference of a second stage is another, wrong algorithm (papers/sacpo trap 1, `tabular.solve`'s
+control).
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsafe.lm import decoder, logprobs, optimiser
+from jaxsafe.lm import decoder, logprobs, lora, optimiser
 from jaxsafe.sacpo import losses
-from jaxsafe.sacpo.config import PAIRED, Config
+from jaxsafe.sacpo.config import PAIRED, Config, adapter_of
 from jaxsafe.sacpo.types import Batch, Params, State
 
 Metrics = dict[str, jax.Array]
@@ -29,13 +30,19 @@ def init(key: jax.Array, config: Config, params: Params | None = None) -> State:
     """
     key_params, key = jax.random.split(key)
     start = decoder.init(key_params, config.model) if params is None else params
-    stage = config.stage
-    keeps = stage.loss != "sft" and stage.reference == "online"
+    stage, options = config.stage, adapter_of(config.stage)
+    adapters = None
+    if options:
+        key_adapters, key = jax.random.split(key)
+        adapters = lora.init(key_adapters, config.model, options)
+        start = optimiser.cast(start, config.model.dtype)  # no masters of what stays as it is
+    keeps = stage.loss != "sft" and stage.reference == "online" and not options
     return State(
         params=start,
         # A copy, so that a caller may donate the state.
         reference=jax.tree.map(jnp.copy, start) if keeps else None,
-        opt_state=_optimizer(config).init(start),
+        adapters=adapters,
+        opt_state=_optimizer(config).init(start if adapters is None else adapters),
         step=jnp.int32(0),
         key=key,
     )
@@ -43,6 +50,23 @@ def init(key: jax.Array, config: Config, params: Params | None = None) -> State:
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     return optimiser.make(config.stage.optimiser, config.steps)
+
+
+def trained(state: State) -> Params:
+    """What updates change: adapters where there are any, otherwise all parameters."""
+    return state.params if state.adapters is None else state.adapters
+
+
+def _attached(state: State, now: Params, config: Config) -> Params:
+    """Parameters of the policy whose trained part is `now`."""
+    options = adapter_of(config.stage)
+    return lora.attach(state.params, now, options) if options else now
+
+
+def policy(state: State, config: Config) -> Params:
+    """The policy as one tree, adapters merged; leaves may have axes ahead, of seeds."""
+    options = adapter_of(config.stage)
+    return lora.merge(state.params, state.adapters, options) if options else state.params
 
 
 def answer_sums(params: Params, batch: Batch, config: Config) -> jax.Array:
@@ -89,9 +113,11 @@ def _references(state: State, batch: Batch, config: Config) -> jax.Array:
     """Reference log-probabilities `[B, K]` from the batch, or else from the state's copy."""
     if batch.reference is not None:
         return batch.reference
-    if state.reference is None:
+    # With the adapters off, the policy is where the stage started.
+    start = state.reference if state.adapters is None else state.params
+    if start is None:
         raise ValueError("neither the batch nor the state has a reference")
-    return jax.lax.stop_gradient(answer_sums(state.reference, batch, config))
+    return jax.lax.stop_gradient(answer_sums(start, batch, config))
 
 
 def _mismatched_ratios(state: State, batch: Batch, key: jax.Array, config: Config) -> jax.Array:
@@ -101,14 +127,14 @@ def _mismatched_ratios(state: State, batch: Batch, key: jax.Array, config: Confi
         reference = None if batch.reference is None else batch.reference[:, 1:]
         other = other._replace(reference=reference)
     else:
-        if state.reference is None:
+        if state.reference is None and state.adapters is None:
             raise ValueError("kto with cached references needs mismatched answers in the batch")
         other = mismatched(batch, partners(key, batch.ids.shape[0]))
     split = config.stage.accumulation
     parts = jax.tree.map(lambda x: x.reshape(split, -1, *x.shape[1:]), other)
+    now = _attached(state, trained(state), config)
     return jax.lax.map(
-        lambda part: answer_sums(state.params, part, config) - _references(state, part, config),
-        parts,
+        lambda part: answer_sums(now, part, config) - _references(state, part, config), parts
     )
 
 
@@ -196,8 +222,13 @@ def update(state: State, batch: Batch, config: Config) -> tuple[State, Metrics]:
         baseline = losses.kto_baseline(ratios)
         extra = {"policy/baseline": baseline, "policy/mismatched_ratio": jnp.mean(ratios)}
         loss = lambda params, part: _kto_loss(params, state, part, baseline, config)  # noqa: E731
-    (_, metrics), grads = optimiser.value_and_grad(loss, state.params, batch, stage.accumulation)
-    changes, opt_state = _optimizer(config).update(grads, state.opt_state, state.params)
+    before = trained(state)
+    (_, metrics), grads = optimiser.value_and_grad(
+        lambda now, part: loss(_attached(state, now, config), part),
+        *(before, batch, stage.accumulation),
+    )
+    changes, opt_state = _optimizer(config).update(grads, state.opt_state, before)
     metrics |= {"policy/grad_norm": optax.tree.norm(grads)} | extra
-    params = optax.apply_updates(state.params, changes)
-    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+    name = "params" if state.adapters is None else "adapters"
+    after = {name: optax.apply_updates(before, changes)}
+    return state.replace(**after, opt_state=opt_state, step=state.step + 1), metrics

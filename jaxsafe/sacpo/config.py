@@ -7,12 +7,22 @@ from jaxsafe.core import checks
 from jaxsafe.core.config import field
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.lm.config import DecoderConfig
+from jaxsafe.lm.lora import TARGETS, Lora
 from jaxsafe.lm.optimiser import Optimiser
 from jaxsafe.sacpo import losses
 
 LOSSES = ("sft", "dpo", "cdpo", "ipo", "kto")
 PAIRED = ("dpo", "cdpo", "ipo")
 REFERENCES = ("cached", "online")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """Low-rank adapters to train in place of all weights (`lm.lora`)."""
+
+    rank: int = field(0, "r of the adapters that are trained; 0: all weights are.", low=0)
+    alpha: float = field(16.0, "Their product is scaled by alpha / r.", low=1e-6)
+    targets: tuple[str, ...] = field(TARGETS, "Layers that have one.", choices=TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +52,20 @@ class Stage:
         "Reference log-probabilities: computed once ahead, or in every update by a second copy.",
         choices=REFERENCES,
     )
+    lora: Adapter = Adapter()
     optimiser: Optimiser = Optimiser()
+
+
+def adapter_of(stage: Stage) -> Lora | None:
+    """The adapters that a stage trains; None where it trains all weights."""
+    given = stage.lora
+    return Lora(given.rank, given.alpha, given.targets) if given.rank else None
 
 
 def validate_stage(stage: Stage, prefix: str) -> None:
     """Raises `UserError` naming field, value and fix where the fields do not fit together."""
     validate_bounds(stage, prefix.rstrip("."))
+    checks.check_once(f"{prefix}lora.targets", stage.lora.targets)
     if stage.batch_size % stage.accumulation:
         raise checks.UserError(
             f"{prefix}batch_size={stage.batch_size} is no multiple of {prefix}accumulation="

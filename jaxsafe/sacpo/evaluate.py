@@ -13,6 +13,9 @@
   helpful_accuracy, safe_accuracy
                      share of held-out pairs whose implicit margin against the SFT policy has the
                      right sign; 0.5 is chance. None for SFT itself and where there are no pairs
+  helpful_longer, safe_longer
+                     share of held-out pairs whose chosen answer has more tokens, ties half: what
+                     length alone would score
   helpful_nll, safe_nll
                      mean -log pi(chosen answer | prompt) per token, nats
   ..._per_seed       the same of each seed, in order
@@ -124,6 +127,11 @@ def implicit_accuracy(policy: Sums, reference: Sums) -> float:
         *(jnp.asarray(x) for x in (*policy.log_probs.T, *reference.log_probs.T))
     )
     return float(np.mean(np.where(margins == 0, 0.5, margins > 0)))
+
+
+def longer(lengths: np.ndarray) -> float:
+    """Share of pairs with lengths `[N, 2]` whose chosen answer is the longer; ties count half."""
+    return float(np.mean(np.sign(lengths[:, 0] - lengths[:, 1]) / 2 + 0.5))
 
 
 def nll(policy: Sums) -> float:

@@ -178,15 +178,23 @@ _SEVEN_B = Optimiser(learning_rate=2e-5, warmup_ratio=0.03)
 
 PRESETS = {
     "demo": _DEMO,
+    # Tuned on seed 100: at twice the rate the helpful stage ends at 0.64 where it could be 0.82.
     "study": dataclasses.replace(
         _DEMO,
-        ratios=(0.5, 0.25, 0.125),
-        model=Model(hidden_size=192, layers=4, heads=6, kv_heads=6, intermediate_size=512),
+        sft=dataclasses.replace(
+            _SFT, epochs=3, optimiser=Optimiser(learning_rate=1e-3, warmup_ratio=0.05)
+        ),
+        helpful=dataclasses.replace(_ALIGN, epochs=2, temperature=1.0),
+        safe=dataclasses.replace(_ALIGN, epochs=2),
+        model=Model(hidden_size=160, layers=3, heads=5, kv_heads=5, intermediate_size=448),
     ),
     "known_answers": Experiment(source="tables"),
     "real": Experiment(
         source="files",
         policies=("sft", "helpful", "safe", "helpful_safe", "safe_helpful"),
+        merges=(),
+        # What such a model writes is not scored.
+        eval=Evaluation(samples=1, temperature=0.0),
         model=Model(vocab_size=4096, hidden_size=128, layers=4, intermediate_size=344),
         text=Text(template=tokenizer.ALPACA_BEAVER, max_prompt=64, max_length=160),
         sft=dataclasses.replace(_SFT, epochs=1, batch_size=32),

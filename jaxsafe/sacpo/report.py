@@ -214,6 +214,8 @@ def _pairs(
             accuracy = evaluate.implicit_accuracy(own, base)
         likelihood = None if own is None else evaluate.nll(own)
         found |= {f"{which}_accuracy": accuracy, f"{which}_nll": likelihood}
+        lengths = np.asarray(source.held_out[which].completion).sum(-1)
+        found[f"{which}_longer"] = evaluate.longer(lengths)
     return found
 
 

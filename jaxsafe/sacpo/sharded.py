@@ -21,7 +21,7 @@ from jaxsafe.core import checks, loop, parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Program, Stage
-from jaxsafe.lm import decoder, hf, reference_cache, sharding
+from jaxsafe.lm import hf, reference_cache, sharding
 from jaxsafe.sacpo import algorithm, batches, collectives
 from jaxsafe.sacpo.train import Plan, Run
 from jaxsafe.sacpo.types import Batch, Params, State
@@ -82,14 +82,16 @@ class Sharded(Program):
     def _fresh(self, key: jax.Array) -> Run:
         learner = algorithm.init(key, self.plan.config)
         rows = jax.ShapeDtypeStruct(self.plan.data.ids.shape[:2], jnp.float32)
-        cached = self.plan.config.stage.loss != "sft" and learner.reference is None
+        stage = self.plan.config.stage
+        cached = stage.loss != "sft" and stage.reference == "cached"
         return Run(learner, jnp.zeros(rows.shape) if cached else None)
 
     def _init(self, key: jax.Array) -> Run:
         """Reads the policy, places it, and fills the cache of references."""
         config, where = self.plan.config, self.shapes()
         shardings = jax.tree.map(lambda x: x.sharding, where)
-        _, params = hf.load(self.start, shardings.learner.params, "float32")
+        kind = config.model.dtype if config.stage.lora.rank else "float32"
+        _, params = hf.load(self.start, shardings.learner.params, kind)
         with jax.set_mesh(self.devices):
             learner: State = jax.jit(
                 lambda k, p: algorithm.init(k, config, p),
@@ -216,7 +218,7 @@ class Sharded(Program):
 
     def num_parameters(self) -> int:
         """Trained parameters."""
-        shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), self.plan.config.model))
+        shapes = self.stage.parameters(self.shapes())
         return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
 
     def describe(self) -> dict[str, Any]:

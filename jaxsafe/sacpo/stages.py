@@ -17,10 +17,10 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Program, Stage
 from jaxsafe.core.run import Folder
-from jaxsafe.lm import decoder, hf, optimiser, tiny
+from jaxsafe.lm import decoder, hf, lora, optimiser, tiny
 from jaxsafe.lm.config import DecoderConfig
 from jaxsafe.sacpo import chain, sharded, train
-from jaxsafe.sacpo.config import Config
+from jaxsafe.sacpo.config import Config, adapter_of
 from jaxsafe.sacpo.experiment import Experiment
 from jaxsafe.sacpo.sources import Source
 from jaxsafe.sacpo.train import Plan, Run
@@ -79,8 +79,8 @@ def stage(member: Member, experiment: Experiment, source: Source, models: str = 
         init=start,
         chunk=lambda run, first, n: train.chunk(run, first, n, plan),
         num_steps=plan.config.steps,
-        parameters=train.policy,
-        result=train.policy,
+        parameters=train.trained,
+        result=train.trained,
         unit="rows",
         units_per_step=plan.config.stage.batch_size,
         build=functools.partial(_program, member, experiment, source, models),
@@ -107,13 +107,18 @@ def _program(
     one = experiment.model.spread == "parameters"
 
     def result(run: Run) -> dict:
-        params = train.policy(run)
+        params = train.policy(run, plan)
         if one:
-            save_one(starts[0], place(own, member.name, options.seed), plan.config, params)
+            out = place(own, member.name, options.seed)
+            save_one(starts[0], out, plan.config, params)
+            save_adapters(out, plan.config, run.learner.adapters, starts[0])
         else:
-            host = parallel.to_host(params)
+            host, adapters = parallel.to_host((params, run.learner.adapters))
             if parallel.is_main_process():
                 save(own, member.name, options, plan.config.model, host, source.tokenizer)
+                for i, seed in enumerate(seeds_of(options)):
+                    own_part = jax.tree.map(lambda x, i=i: x[i], adapters)
+                    save_adapters(place(own, member.name, seed), plan.config, own_part, starts[i])
         parallel.largest(0)  # the next stage reads them in every process
         return {}
 
@@ -177,6 +182,13 @@ def save_one(start: pathlib.Path, out: pathlib.Path, config: Config, params: Par
     """Writes a policy in the dtype of the computation, beside the tokenizer of where it began."""
     half = jax.jit(lambda p: optimiser.cast(p, config.model.dtype))(params)
     hf.save(out, config.model, half, like=start)
+
+
+def save_adapters(policy: pathlib.Path, config: Config, adapters: Any, start: pathlib.Path) -> None:
+    """Writes a policy's adapters, where it has any, beside the merged model it is."""
+    options = adapter_of(config.stage)
+    if options:
+        lora.save(policy / "adapter", adapters, options, base=str(start) if start.name else None)
 
 
 def load(paths: Sequence[pathlib.Path]) -> Params:

@@ -124,6 +124,11 @@ def chunk(run: Run, first: jax.Array, length: int, plan: Plan) -> tuple[Run, Met
     return run.replace(learner=learner), jax.tree.map(jnp.mean, traced)
 
 
-def policy(run: Run) -> Any:
-    """The trained parameters, `[num_seeds, ...]` where the run's leaves are."""
-    return run.learner.params
+def policy(run: Run, plan: Plan) -> Any:
+    """The policy's parameters, `[num_seeds, ...]` where the run's leaves are; adapters merged."""
+    return algorithm.policy(run.learner, plan.config)
+
+
+def trained(run: Run) -> Any:
+    """What the stage changes: all parameters, or adapters alone."""
+    return algorithm.trained(run.learner)

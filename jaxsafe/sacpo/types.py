@@ -29,8 +29,9 @@ class Batch(NamedTuple):
 class State(struct.PyTreeNode):
     """Everything one stage's learner carries between updates."""
 
-    params: Params  # float32 where they are masters
+    params: Params  # float32 where they are masters; with adapters, where the stage started
     reference: Params | None  # the policy that the stage starts from; None where batches tell
+    adapters: Params | None  # what is trained in place of `params`; None: those are
     opt_state: optax.OptState
     step: jax.Array  # [] int32, updates done
     key: jax.Array

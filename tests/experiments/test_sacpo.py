@@ -4,11 +4,12 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import sacpo
-from jaxsafe.lm import hf
+from jaxsafe.lm import hf, lora
 
 from . import binaries
 from .binaries import assert_same_rows, json_rows, snapshot
@@ -108,6 +109,57 @@ def test_files_of_pairs_train_too(finished, tmp_path):
     summary = json.loads((out / "summary.json").read_text())["results"]
     assert {"sft", "helpful", "helpful_safe@0.1"} <= {row["policy"] for row in summary}
     assert all("reward" not in row and row["helpful_nll"] != 0 for row in summary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("losses", [("dpo", "kto"), ("kto", "dpo")], ids="-".join)
+def test_a_stage_may_be_kto(losses, tmp_path):
+    """Each loss in its order, on pairs and on labels of single answers; KTO's rows tell of z0."""
+    out = tmp_path / "run"
+    chosen = (
+        f"--{stage}.loss={loss}" for stage, loss in zip(("helpful", "safe"), losses, strict=True)
+    )
+    flags = (*SMALL, *chosen, "--policies=helpful_safe", "--safe.kto_balance=interleave")
+    done = binaries.run(MODULE, *flags, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    rows = json_rows(out / "metrics.jsonl")
+    for name, loss in zip(("helpful", "helpful_safe@0.25"), losses, strict=True):
+        mine = [row for row in rows if row["stage"] == name]
+        assert mine and all(("policy/baseline" in row) == (loss == "kto") for row in mine)
+        assert all(row.get("policy/baseline", 0) >= 0 for row in mine)
+        # At the start a policy is its own reference.
+        first = mine[0]["policy/loss"]
+        assert first == pytest.approx(0.5 if loss == "kto" else np.log(2), abs=0.05)
+    summary = json.loads((out / "summary.json").read_text())["results"]
+    assert {"sft", "helpful", "helpful_safe@0.25"} <= {row["policy"] for row in summary}
+
+
+def test_a_stage_that_trains_adapters_goes_on_where_it_was_stopped(finished, tmp_path):
+    """It writes the merged model and the adapter; what it started from is as it was."""
+    out = tmp_path / "run"
+    adapted = ("--helpful.lora.rank=2", "--helpful.lora.targets=q,v", "--policies=helpful")
+    begin = (*SMALL, *adapted, f"--model.folder={finished}/models/sft/seed0", "--stage=helpful")
+    before = snapshot(finished / "models/sft/seed0")
+    done = binaries.run(MODULE, *begin, f"--out={tmp_path}/whole")
+    assert done.returncode == 0, done.stderr
+    binaries.kill(MODULE, [*begin, f"--out={out}"], out, 6, 0.0)
+    done = binaries.run(MODULE, "--resume", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert_same_rows(out, tmp_path / "whole", ("metrics.jsonl",))
+    for seed in (0, 1):
+        policy = out / "models/helpful" / f"seed{seed}"
+        config, merged = hf.load(policy)
+        options, adapters = lora.load(policy / "adapter", config)
+        assert (options.rank, options.targets) == (2, ("q", "v"))
+        base = hf.load(finished / "models/sft/seed0")[1]
+        for x, y in zip(
+            jax.tree.leaves(lora.merge(base, adapters, options)),
+            jax.tree.leaves(merged),
+            strict=True,
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
+        assert np.abs(adapters["q"]["b"]).max() > 0
+    assert snapshot(finished / "models/sft/seed0") == before
 
 
 def test_tables_are_solved(tmp_path):

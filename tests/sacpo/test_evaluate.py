@@ -35,6 +35,10 @@ def test_accuracy_is_against_the_reference_and_no_change_is_chance():
     assert evaluate.implicit_accuracy(better, reference) == 1
 
 
+def test_length_alone_scores_half_on_ties():
+    assert evaluate.longer(np.array([[3, 2], [2, 3], [5, 5], [9, 1]])) == 0.625
+
+
 def test_a_row_is_of_all_seeds_with_intervals():
     rows = [
         {"policy": "a", "seed": s, "reward": 0.5 + s, "safety": 0.9 - 0.2 * s, "nll": None}

@@ -38,7 +38,7 @@ def a_plan(loss="dpo", reference="cached"):
 
 def core_stage(plan):
     return CoreStage(
-        "s", lambda key: train.begin(key, None, plan), None, plan.config.steps, train.policy, None
+        "s", lambda key: train.begin(key, None, plan), None, plan.config.steps, train.trained, None
     )
 
 
