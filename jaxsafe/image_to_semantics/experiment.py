@@ -85,12 +85,14 @@ PRESETS = {
     # The comparison of the page's section 8.3 A; five seeds are --num_seeds=5.
     "study": Experiment(
         data=Data(episodes=200, held_out=20),
-        algo=Config(vae_steps=5000, head_steps=40_000),
-        study=Study(
-            methods=plans_lib.METHODS,
-            budgets=(5, 10, 50),
-        ),
-        eval=Evaluation(episodes=50),
+        study=Study(budgets=(5, 10, 50)),
+        eval=Evaluation(episodes=10),
+    ),
+    # Every method there is, where looks and physics differ.
+    "methods": Experiment(
+        data=Data(level=2),
+        study=Study(methods=plans_lib.METHODS, budgets=(10,)),
+        eval=Evaluation(episodes=10),
     ),
     # Published networks, lengths and literal choices, in this world.
     "paper": Experiment(

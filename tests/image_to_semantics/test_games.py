@@ -121,7 +121,7 @@ def test_what_bodies_alone_have_is_refused(world):
     ):
         with pytest.raises(UserError, match=message):
             experiment.validate_experiment(one)
-    with pytest.raises(UserError, match="give data.level 0 or 1"):
+    with pytest.raises(UserError, match=r"give data\.level 0 or 1"):
         collect.collect(Recipe("breakout", 3, 0), 1)
     with pytest.raises(UserError, match="breakout is a game"):
         target.open_renderer(world, by="mujoco")
