@@ -5,6 +5,7 @@ Where torch is installed, the published networks written in PyTorch stand beside
 layers, batch and optimizer. Our steps run inside of a scan, as in a run.
 """
 
+import dataclasses
 import functools
 import time
 
@@ -21,7 +22,7 @@ flags.DEFINE_integer("length", 100, "Their steps.")
 flags.DEFINE_integer("per_call", 5, "Autoencoder steps in a scan; of predictors 100 times as many.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 
-SIZE, LATENT = 8, 32
+SIZES, LATENT = (2, 8), 32  # semantics of the page's measurement, and of the reacher
 
 
 def _measure(what: str, by: str, batch: int, call, work: float, costs: dict) -> dict:
@@ -49,27 +50,38 @@ def raycast_row(images: int) -> dict:
     rng = np.random.default_rng(0)
     qpos = np.stack([world.start(rng)[0] for _ in range(images)])
     poses = raycaster.Poses(*map(jnp.asarray, target.Renderer(world).poses(qpos)))
-    scene = scenes.scene_of(world.task.host.model, world.square)
+    scene = scenes.scene_of(world.task.host.model, world.square, world.dark)
 
     def draw(scene, camera, poses):
         one = lambda p: raycaster.to_bytes(raycaster.render(scene, p, camera))  # noqa: E731
         return jax.vmap(one)(poses)
 
-    program, costs = timing.compiled(draw, scene, world.camera, poses)
-    call = lambda: jax.block_until_ready(program(scene, world.camera, poses))  # noqa: E731
+    program, costs = timing.compiled(draw, scene, world.eye, poses)
+    call = lambda: jax.block_until_ready(program(scene, world.eye, poses))  # noqa: E731
     return _measure("images drawn", "jaxsafe", images, call, images, costs)
 
 
-def vae_row(decoder: str, batch: int) -> dict:
-    """Autoencoder steps a second on the published encoder."""
+def _config(how: str):
+    """Published widths on one frame, with either decoder; or what runs here by default."""
+    from jaxsafe import image_to_semantics as i2s
+
+    if how == "default":
+        return dataclasses.replace(i2s.Config(), frames=1)
+    plain = {"frames": 1, "encoders": "shared", "sample_latents": False, "latent_noise": 0.0}
+    wide = {"decoder": how, "decoder_widths": (64, 32, 32, 16)}
+    return dataclasses.replace(i2s.PAPER, **plain, **wide)
+
+
+def vae_row(how: str, batch: int) -> dict:
+    """Autoencoder steps a second: the published encoder with either decoder, or our default."""
     import jax
     import jax.numpy as jnp
 
     from jaxsafe import image_to_semantics as i2s
     from jaxsafe.image_to_semantics import algorithm
 
-    config = i2s.Config(decoder=decoder, frames=1)
-    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
+    config = _config(how)
+    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(2), jnp.ones(2)))
     images = jax.random.randint(jax.random.key(1), (batch, 1, 64, 64, 3), 0, 256)
 
     def steps(state, images):
@@ -79,11 +91,11 @@ def vae_row(decoder: str, batch: int) -> dict:
     images = images.astype(jnp.uint8)
     program, costs = timing.compiled(steps, state, images)
     call = lambda: jax.block_until_ready(program(state, images))  # noqa: E731
-    what = f"autoencoder steps, {decoder} decoder"
+    what = f"autoencoder steps, {how} decoder" if how != "default" else "autoencoder steps, default"
     return _measure(what, "jaxsafe", batch, call, FLAGS.per_call, costs)
 
 
-def heads_row(batch: int) -> dict:
+def heads_row(size: int, batch: int) -> dict:
     """Predictor steps a second on cached latents."""
     import jax
     import jax.numpy as jnp
@@ -91,10 +103,10 @@ def heads_row(batch: int) -> dict:
     from jaxsafe import image_to_semantics as i2s
     from jaxsafe.image_to_semantics import algorithm
 
-    config, number = i2s.Config(frames=1), 100 * FLAGS.per_call
-    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(SIZE), jnp.ones(SIZE)))
+    config, number = _config("subpixel"), 100 * FLAGS.per_call
+    state = i2s.init(jax.random.key(0), config, i2s.Range(jnp.zeros(size), jnp.ones(size)))
     z = jax.random.normal(jax.random.key(1), (1, batch, LATENT))
-    pairs = i2s.Pairs(i2s.Latents(z, 0 * z), jnp.tanh(z[..., :SIZE]))
+    pairs = i2s.Pairs(i2s.Latents(z, 0 * z), jnp.tanh(z[..., :size]))
 
     def steps(state, pairs):
         one = lambda s, _: algorithm.heads_update(s, pairs, config)  # noqa: E731
@@ -102,7 +114,7 @@ def heads_row(batch: int) -> dict:
 
     program, costs = timing.compiled(steps, state, pairs)
     call = lambda: jax.block_until_ready(program(state, pairs))  # noqa: E731
-    return _measure("predictor steps", "jaxsafe", batch, call, number, costs)
+    return _measure(f"predictor steps, {size} semantics", "jaxsafe", batch, call, number, costs)
 
 
 def replay_row(episodes: int) -> dict:
@@ -138,15 +150,18 @@ def torch_rows(cores: int) -> list[dict]:
         return []
     torch.set_num_threads(cores)
     torch.manual_seed(0)
-    vae, heads = torch_i2s.VaeLearner(LATENT), torch_i2s.HeadsLearner(LATENT, SIZE)
+    vae = torch_i2s.VaeLearner(LATENT)
+    heads = {size: torch_i2s.HeadsLearner(LATENT, size) for size in SIZES}
     rows, cost = [], {"compile_s": 0.0}
     for batch in map(int, FLAGS.batches):
         images = torch.rand(batch, 3, 64, 64)
-        z, wanted = torch.randn(batch, LATENT), torch.rand(batch, SIZE)
+        z = torch.randn(batch, LATENT)
         sides = {
             "autoencoder steps, transposed decoder": functools.partial(vae.update, images),
-            "predictor steps": functools.partial(heads.update, z, wanted),
         }
+        for size, one in heads.items():
+            call = functools.partial(one.update, z, torch.rand(batch, size))
+            sides[f"predictor steps, {size} semantics"] = call
         rows += [_measure(what, "PyTorch", batch, call, 1, cost) for what, call in sides.items()]
     return rows
 
@@ -156,8 +171,10 @@ def worker(cores: int) -> list[dict]:
     cores = timing.pin(cores)
     batches = [int(n) for n in FLAGS.batches]
     rows = [raycast_row(int(n)) for n in FLAGS.images]
-    rows += [vae_row(how, n) for how in ("subpixel", "transposed") for n in batches]
-    rows += [heads_row(n) for n in batches] + [replay_row(int(n)) for n in FLAGS.episodes]
+    rows += [vae_row(how, n) for how in ("subpixel", "transposed", "default") for n in batches]
+    rows += [heads_row(size, n) for size in SIZES for n in batches] + [
+        replay_row(int(n)) for n in FLAGS.episodes
+    ]
     if FLAGS.torch:
         rows += torch_rows(cores)
     return [{"cores": cores} | row for row in rows]
@@ -170,7 +187,7 @@ def main(argv):
         "image_to_semantics",
         worker,
         ["images", "batches", "episodes", "length", "per_call", "torch"],
-        f"units/s: images of the reacher at 64 x 64, steps on one frame and {SIZE} semantics, "
+        f"units/s: images of the reacher at 64 x 64, steps on one frame, "
         f"labels of episodes of {FLAGS.length} steps; batch: images, pairs or episodes at once; "
         "cpu_ms: processor time per unit",
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learns semantics from images with few annotations, and lets a simulator's policy act on images.
 
-Presets: demo (the reacher arm, two cores, minutes), study (all methods, 200 episodes, up to 50
-annotations), paper (published networks, lengths and literal choices, in this world).
+Presets: demo (the reacher arm, two cores, minutes), study (5, 10 and 50 annotations), methods (all of
+them), paper (published networks, lengths and literal choices, in this world).
 """
 
 from typing import Any
@@ -120,7 +120,7 @@ BINARY = launch.Binary(
     finish=finish,
     render=render,
     free=experiments.RESUMABLE,
-    options=RunOptions(seed=0, num_seeds=2, log_every=500, checkpoint_every=2000),
+    options=RunOptions(seed=0, num_seeds=2, log_every=500, checkpoint_every=2000, in_turn=True),
 )
 
 if __name__ == "__main__":

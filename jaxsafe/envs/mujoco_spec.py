@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a MuJoCo task is, once, for both engines."""
 
+import contextlib
 import dataclasses
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mujoco
@@ -82,8 +83,8 @@ class HostTask(NamedTuple):
     model: mujoco.MjModel
 
 
-def compile_model(spec: MujocoSpec) -> mujoco.MjModel:
-    """Returns the nominal `MjModel` of `spec`, compiled from its MJCF.
+def mjcf(spec: MujocoSpec) -> str:
+    """The MJCF of `spec`, as its file has it.
 
     Raises:
       UserError: if the MJCF is Gymnasium's and Gymnasium is not installed.
@@ -92,13 +93,28 @@ def compile_model(spec: MujocoSpec) -> mujoco.MjModel:
         asset = _gymnasium_assets(spec.name).joinpath(spec.asset.removeprefix(_THEIRS))
     else:
         asset = importlib.resources.files("jaxsafe.envs").joinpath("assets", spec.asset)
+    return asset.read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """MuJoCo would print that HalfCheetah's MJCF is dated, and log it to a file in this folder."""
     before = mujoco.get_mju_user_warning()
-    # MuJoCo would print that HalfCheetah's MJCF is dated, and log it to a file in this folder.
     mujoco.set_mju_user_warning(lambda _: None)
     try:
-        model = mujoco.MjModel.from_xml_string(asset.read_text(encoding="utf-8"))
+        yield
     finally:
         mujoco.set_mju_user_warning(before)
+
+
+def compile_model(spec: MujocoSpec, text: str | None = None) -> mujoco.MjModel:
+    """Returns an `MjModel` of `spec`: the nominal one of its own MJCF, or that of another `text`.
+
+    Raises:
+      UserError: as `mjcf`.
+    """
+    with quiet_mujoco():
+        model = mujoco.MjModel.from_xml_string(mjcf(spec) if text is None else text)
     if spec.newton:
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     return model

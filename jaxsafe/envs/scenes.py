@@ -31,12 +31,13 @@ def visible_geoms(model: mujoco.MjModel) -> np.ndarray:
     return np.flatnonzero(seen)
 
 
-def scene_of(model: mujoco.MjModel, square: float = 0.0) -> Scene:
+def scene_of(model: mujoco.MjModel, square: float = 0.0, dark: float = 0.7) -> Scene:
     """Returns the scene of a MuJoCo model, with its colours, a checker on planes and a plain sky.
 
     Args:
       model: whose `visible_geoms` are drawn.
       square: side of the squares on planes, metres; 0 for none. MuJoCo's textures are not read.
+      dark: brightness of each second square, as a share of the others'.
 
     Raises:
       UserError: as `visible_geoms`.
@@ -45,7 +46,7 @@ def scene_of(model: mujoco.MjModel, square: float = 0.0) -> Scene:
     kinds = tuple(_OF_MUJOCO[int(kind)] for kind in model.geom_type[geoms])
     colour = np.repeat(model.geom_rgba[geoms, None, :3], 2, axis=1)
     planes = np.array([kind == "plane" for kind in kinds])
-    colour[planes, 1] *= 0.7
+    colour[planes, 1] *= dark
     light = np.array([0.3, -0.4, 0.87])
     return Scene(
         kinds=kinds,

@@ -43,6 +43,8 @@ def vae_update(state: State, images: jax.Array, config: Config) -> tuple[State, 
     """One step of the autoencoder on `images` `[B, F, 64, 64, 3]` uint8."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0)
     grads, metrics = jax.grad(losses.vae_loss, has_aux=True)(state.vae, images, key, config)
+    # Else XLA merges sums of gradients into Adam's, and rounds them by the program they are in.
+    grads = lax.optimization_barrier(grads)
     updates, opt = optax.adam(config.vae_lr).update(grads, state.vae_opt, state.vae)
     vae = optax.apply_updates(state.vae, updates)
     return state.replace(vae=vae, vae_opt=opt, step=state.step + 1), metrics

@@ -11,7 +11,7 @@ from jaxsafe.core.checks import check_range
 from jaxsafe.data import image_episodes
 from jaxsafe.data.image_episodes import ImageEpisodes
 from jaxsafe.image_to_semantics import target, worlds
-from jaxsafe.image_to_semantics.target import LEVELS, Fleet, Renderer
+from jaxsafe.image_to_semantics.target import LEVELS
 
 
 class Recipe(NamedTuple):
@@ -53,10 +53,11 @@ def collect(
     check_range("episodes", episodes, low=1)
     check_range("processes", processes, low=1)
     check_range("level", recipe.level, low=0, high=len(LEVELS) - 1)
+    worlds.make(recipe.world)  # an unknown name is refused here, and not in each process
+    worlds.check_level(recipe.world, recipe.level)
     parts = np.array_split(np.arange(episodes), min(processes, episodes))
     if len(parts) == 1:
         return _collect(recipe, list(range(episodes)), size)
-    worlds.make(recipe.world)  # an unknown name is refused here, and not in each process
     fresh = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(len(parts), fresh) as pool:
         jobs = [pool.submit(_collect, recipe, part.tolist(), size) for part in parts]
@@ -67,12 +68,12 @@ def _collect(recipe: Recipe, episodes: list[int], size: tuple[int, int]) -> Imag
     world, gap = worlds.make(recipe.world), LEVELS[recipe.level]
     rngs = generators(recipe, episodes)
     starts = [world.start(rng) for rng in rngs]
-    actions = np.stack([worlds.held_actions(rng, world, world.steps) for rng in rngs])
+    actions = _actions(world, rngs, starts)
     some = target.looks(world, gap, rngs)
     qpos, truth, lengths = _drive(world, gap, starts, actions)
     steps = np.arange(world.steps)
     episode, step = np.nonzero(steps < lengths[:, None])
-    renderer = Renderer(world, size, recipe.renderer)
+    renderer = target.open_renderer(world, size, recipe.renderer)
     try:
         images = renderer.draw(some, episode, step, qpos[episode, step])
     finally:
@@ -87,12 +88,18 @@ def _collect(recipe: Recipe, episodes: list[int], size: tuple[int, int]) -> Imag
     return image_episodes.build(columns, f"behaviour in {recipe.world}", size, **limits)
 
 
+def _actions(world: worlds.World, rngs: list, starts: list) -> np.ndarray:
+    """Behaviour of each episode, `[E, T, A]`."""
+    each = zip(rngs, starts, strict=True)
+    return np.stack([worlds.behaviour(rng, world, qpos, world.steps) for rng, (qpos, _) in each])
+
+
 def _drive(
     world: worlds.World, gap: target.Gap, starts: list, actions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs actions `[E, T, A]` open loop; returns `[E, T, nq]`, semantics `[E, T, S]`, lengths."""
     qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
-    fleet = Fleet(world, gap, qpos, qvel)
+    fleet = target.open_fleet(world, gap, qpos, qvel)
     places, truth, alive = [fleet.qpos], [fleet.semantics], [fleet.alive]
     try:
         for t in range(world.steps - 1):
@@ -112,9 +119,9 @@ def behaviour_returns(recipe: Recipe, episodes: int) -> np.ndarray:
     world, gap = worlds.make(recipe.world), LEVELS[recipe.level]
     rngs = generators(recipe, range(episodes))
     starts = [world.start(rng) for rng in rngs]
-    actions = np.stack([worlds.held_actions(rng, world, world.steps) for rng in rngs])
+    actions = _actions(world, rngs, starts)
     qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
-    fleet = Fleet(world, gap, qpos, qvel)
+    fleet = target.open_fleet(world, gap, qpos, qvel)
     try:
         for t in range(world.steps):
             fleet.step(actions[:, t])

@@ -24,7 +24,7 @@ from jaxsafe.image_to_semantics import (
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.config import Config
 from jaxsafe.image_to_semantics.controllers import Controller
-from jaxsafe.image_to_semantics.target import LEVELS, Fleet, Renderer
+from jaxsafe.image_to_semantics.target import LEVELS
 from jaxsafe.image_to_semantics.types import Range
 from jaxsafe.image_to_semantics.worlds import World
 
@@ -138,8 +138,8 @@ def transfer(
     starts = [world.start(rng) for rng in rngs]
     some = target.looks(world, gap, rngs)
     qpos, qvel = (np.tile(np.stack(c), (number, 1)) for c in zip(*starts, strict=True))
-    renderer = Renderer(world, by=recipe.renderer)
-    fleet = Fleet(world, gap, qpos, qvel)
+    renderer = target.open_renderer(world, by=recipe.renderer)
+    fleet = target.open_fleet(world, gap, qpos, qvel)
     episode, shape = np.tile(np.arange(episodes), number), (number, episodes)
     stack, before, errors = None, None, []
     try:
@@ -182,7 +182,7 @@ def true_state_returns(
     act = partial(controllers.control, world, controller)
     starts = [world.start(rng) for rng in collect.generators(recipe, range(episodes))]
     qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
-    fleet = Fleet(world, gap, qpos, qvel)
+    fleet = target.open_fleet(world, gap, qpos, qvel)
     try:
         for _ in range(world.steps):
             fleet.step(act(np, fleet.semantics.astype(np.float64)))

@@ -85,12 +85,14 @@ PRESETS = {
     # The comparison of the page's section 8.3 A; five seeds are --num_seeds=5.
     "study": Experiment(
         data=Data(episodes=200, held_out=20),
-        algo=Config(vae_steps=5000, head_steps=40_000),
-        study=Study(
-            methods=plans_lib.METHODS,
-            budgets=(5, 10, 50),
-        ),
-        eval=Evaluation(episodes=50),
+        study=Study(budgets=(5, 10, 50)),
+        eval=Evaluation(episodes=10),
+    ),
+    # Every method there is, where looks and physics differ.
+    "methods": Experiment(
+        data=Data(level=2),
+        study=Study(methods=plans_lib.METHODS, budgets=(10,)),
+        eval=Evaluation(episodes=10),
     ),
     # Published networks, lengths and literal choices, in this world.
     "paper": Experiment(
@@ -121,6 +123,9 @@ def validate_experiment(experiment: Experiment) -> None:
             f"source.policy={source.policy} and source.file={source.file!r} do not fit: give a "
             "file with source.policy=file, and with no other."
         )
+    worlds.check_level(data.world, data.level)
+    if data.world not in worlds.BODIES:
+        _check_game(experiment)
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
     plans_lib.validate(experiment.study, episodes)
     steps, side = worlds.STEPS[data.world], config_lib.SIDE
@@ -129,3 +134,20 @@ def validate_experiment(experiment: Experiment) -> None:
         2 * (data.episodes + data.held_out) * steps * side * side * 3,
         "Lower data.episodes.",
     )
+
+
+def _check_game(experiment: Experiment) -> None:
+    """Raises `UserError` where something is asked of a game that bodies alone have."""
+    data, world = experiment.data, experiment.data.world
+    if experiment.source.policy != "hand":
+        raise checks.UserError(
+            f"source.policy={experiment.source.policy} acts with continuous actions, and {world} "
+            "has discrete ones: take hand."
+        )
+    if data.renderer != "raycaster":
+        raise checks.UserError(f"data.renderer={data.renderer} draws no {world}: leave it out.")
+    if "identified" in experiment.study.methods:
+        raise checks.UserError(
+            f"study.methods has identified, and {world} has no damping, masses or motors to fit: "
+            "leave it out."
+        )

@@ -1,60 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Physics of target worlds: by how much they differ from the source's, and episodes in MuJoCo C."""
+"""Episodes of a target world in MuJoCo C."""
 
-import copy
-import dataclasses
+import functools
 
 import mujoco
 import numpy as np
 
-from jaxsafe.envs import host_steps
+from jaxsafe.envs import host_steps, mujoco_spec
+from jaxsafe.image_to_semantics import mjcf
+from jaxsafe.image_to_semantics.mjcf import LEVELS, Gap
 from jaxsafe.image_to_semantics.worlds import World
 
-
-@dataclasses.dataclass(frozen=True)
-class Gap:
-    """How a target differs from its source: factors and additions.
-
-    Attributes:
-      damping: factor on joint damping.
-      mass: factor on masses and inertias.
-      gear: factor on motors' strength.
-      friction: factor on sliding friction of contacts.
-      joint_friction: dry friction of driven joints, N m.
-      delay: control steps by which actions come late.
-      look: whether light, colours and camera vary by episode, with a distractor, blur and noise.
-    """
-
-    damping: float = 1.0
-    mass: float = 1.0
-    gear: float = 1.0
-    friction: float = 1.0
-    joint_friction: float = 0.0
-    delay: int = 0
-    look: bool = False
+__all__ = ["LEVELS", "Fleet", "Gap", "physics"]
 
 
-LEVELS = (
-    Gap(),
-    Gap(look=True),
-    Gap(damping=1.2, mass=1.1, friction=0.9, look=True),
-    Gap(damping=1.4, mass=1.25, gear=0.8, friction=0.7, joint_friction=0.05, delay=1, look=True),
-)
-
-
+@functools.lru_cache(maxsize=32)
 def physics(world: World, gap: Gap) -> mujoco.MjModel:
-    """The target's model: a copy of the source's in MuJoCo C, changed as `gap` says."""
-    model = copy.copy(world.task.host.model)
-    model.dof_damping[:] *= gap.damping
-    model.body_mass[:] *= gap.mass
-    model.body_inertia[:] *= gap.mass
-    model.actuator_gear[:] *= gap.gear
-    model.geom_friction[:, 0] *= gap.friction
-    driven = model.jnt_dofadr[model.actuator_trnid[:, 0]]
-    model.dof_frictionloss[driven] += gap.joint_friction
-    if gap.mass != 1.0:
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+    """The target's model, compiled from its own MJCF, `mjcf.target_xml`; not to be changed."""
+    return mujoco_spec.compile_model(world.task.host.spec, mjcf.target_xml(world, gap))
 
 
 class Fleet:
@@ -73,7 +36,7 @@ class Fleet:
         self._spec, self._world = world.task.host.spec, world
         self._model = physics(world, gap)
         self._pool = host_steps.make_pool(self._model, threads)
-        self._late = [np.zeros((len(qpos), world.task.action_size))] * gap.delay
+        self._late = [np.zeros((len(qpos), world.task.action_size))] * mjcf.delay_of(self._model)
         self.qpos, self.qvel = qpos.copy(), qvel.copy()
         self.alive = np.ones(len(qpos), bool)
         self.returns = np.zeros(len(qpos))

@@ -15,15 +15,22 @@ def divergence(latents: Latents) -> jax.Array:
     return 0.5 * (mean**2 + jnp.exp(logvar) - logvar - 1).sum(-1)
 
 
-def reconstruction(images: jax.Array, decoded: jax.Array) -> jax.Array:
-    """Squared errors, summed over pixels, channels and frames, `[B]`; both `[B, F, H, W, 3]`."""
-    return ((images - decoded) ** 2).sum((1, 2, 3, 4))
+def reconstruction(images: jax.Array, decoded: jax.Array, colour_weight: float = 0) -> jax.Array:
+    """Squared errors, summed over pixels, channels and frames, `[B]`; both `[B, F, H, W, 3]`.
+
+    A pixel weighs 1 + colour_weight (max - min over its channels): 1 where it is grey. Published is
+    0, which on few steps leaves small things unseen.
+    """
+    errors = ((images - decoded) ** 2).sum(-1)
+    if colour_weight:
+        errors *= 1 + colour_weight * (images.max(-1) - images.min(-1))
+    return errors.sum((1, 2, 3))
 
 
 def vae_loss(
     params: Params, images: jax.Array, key: jax.Array, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """L = 50 sum (x - x')^2 + KL, averaged over the batch (section 3 of the page; model.py).
+    """L = 50 sum w (x - x')^2 + KL, averaged over the batch (section 3 of the page; model.py).
 
     Args:
       params: of encoder and decoder.
@@ -33,7 +40,7 @@ def vae_loss(
     """
     latents = networks.encode(params, config, images)
     decoded = networks.decode(params, config, networks.sample(key, latents))
-    errors = reconstruction(networks.pixels(images), decoded).mean()
+    errors = reconstruction(networks.pixels(images), decoded, config.colour_weight).mean()
     kl = divergence(latents).mean()
     loss = config.reconstruction_weight * errors + config.kl_weight * kl
     return loss, {"vae/loss": loss, "vae/reconstruction": errors, "vae/kl": kl}
@@ -44,8 +51,8 @@ def heads_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Mean squared error of normalised semantics over batch and dimensions, summed over predictors.
 
-    The paper's is a sum over dimensions, S times as much. `key` is consumed where latents are
-    sampled.
+    The paper's is a sum over dimensions, S times as much. Latents get noise, or are sampled as
+    published, so that few labels are not learned by heart. `key` is consumed.
 
     Args:
       heads: parameters, leaves `[V, ...]`.
@@ -54,7 +61,12 @@ def heads_loss(
       key: typed PRNG key.
       config: static.
     """
-    z = networks.sample(key, pairs.latents) if config.sample_latents else pairs.latents.mean
+    if config.sample_latents:
+        z = networks.sample(key, pairs.latents)
+    else:
+        z = pairs.latents.mean
+        noise = jax.random.normal(key, z.shape)
+        z += config.latent_noise * z.std(1, keepdims=True) * noise
     wanted = networks.normalised(range_, pairs.semantics)
     predict = lambda p, x: networks.normalised_prediction(p, config, wanted.shape[-1], x)  # noqa: E731
     errors = ((jax.vmap(predict)(heads, z) - wanted) ** 2).mean((1, 2))

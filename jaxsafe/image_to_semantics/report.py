@@ -24,6 +24,7 @@ HEADLINE = (
     "behaviour and on the agents' own states;\nreturn: of pi(F(image)) in the target world, "
     "0 as random behaviour and 1 as pi on true states; mean over seeds, 95% bootstrap of its IQM"
 )
+_PANELS = 12  # semantics that are drawn at most
 _SHOWN = ("active", "auto", "augmented", "copied", "ceiling", "paired")
 
 
@@ -203,8 +204,9 @@ def strip(
             worlds.simulator(world), start, actions, lengths, actions.shape[1]
         )
     )(laid.truth[:1, 0], laid.actions[:1], laid.lengths[:1]).semantics[0, :count]
-    columns = min(4, world.size)
-    panels = -(-world.size // columns)
+    shown = min(world.size, _PANELS)
+    columns = min(4, shown)
+    panels = -(-shown // columns)
     figure = Figure(figsize=(11, 1.6 + 1.8 * panels), dpi=plots.DPI, layout="constrained")
     top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.4, 1.8 * panels])[:, 0]
     steps = np.linspace(0, count - 1, frames).round().astype(int)
@@ -219,8 +221,8 @@ def strip(
         ("seen in the image", found, plots.PALETTE[0], "-"),
     ]
     for s, axes in enumerate(grid):
-        axes.set_visible(s < world.size)
-        if s < world.size:
+        axes.set_visible(s < shown)
+        if s < shown:
             for label, values, colour, style in lines:
                 axes.plot(values[:, s], style, color=colour, linewidth=1.2, label=label)
             axes.set_title(world.names[s], fontsize=9, color=plots.INK)

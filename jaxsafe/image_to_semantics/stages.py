@@ -5,6 +5,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsafe.core.program import Stage
@@ -54,6 +55,8 @@ def seen(data: Data, margin: str) -> Seen:
         recipe = Recipe(data.world, data.level, data.seed, data.renderer)
         offline = collect.collect(recipe, data.episodes, data.processes)
     range_ = networks.make_range(source.semantics, margin)
+    if world.limits is not None:
+        range_ = networks.make_range(jnp.asarray(np.stack(world.limits)), margin)
     # A dimension that the source never moves has no scale of its own.
     return Seen(offline, range_, np.where(std > 1e-6, std, np.asarray(range_.width)), source)
 

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from jaxsafe.core.checks import check_choice, check_range
+from jaxsafe.core.checks import UserError, check_choice, check_range
 from jaxsafe.envs import raycaster, scenes
 from jaxsafe.envs.offscreen import Offscreen
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
+from jaxsafe.image_to_semantics import games
 from jaxsafe.image_to_semantics.fleet import LEVELS, Fleet, Gap, physics
+from jaxsafe.image_to_semantics.games import GameFleet, GameLooks, GameRenderer
 from jaxsafe.image_to_semantics.worlds import World
 
 __all__ = ["LEVELS", "Fleet", "Gap", "Looks", "Renderer", "look", "looks", "physics"]
+__all__ += ["open_fleet", "open_renderer"]
 
 RENDERERS = ("raycaster", "mujoco")
 BLOCK = 128  # images that one call draws at most
@@ -49,8 +52,9 @@ class Looks(NamedTuple):
 
 def look(world: World, gap: Gap, rng: np.random.Generator) -> Looks:
     """Draws how one episode looks, without the axis E."""
-    scene = jax.tree.map(np.asarray, scenes.scene_of(world.task.host.model, world.square))
-    camera = jax.tree.map(np.asarray, world.camera)
+    model = world.task.host.model
+    scene = jax.tree.map(np.asarray, scenes.scene_of(model, world.square, world.dark))
+    camera = jax.tree.map(np.asarray, world.eye)
     seed = np.asarray(rng.integers(2**32), np.uint32)
     if not gap.look:
         return Looks(scene, camera, np.zeros(3, np.float32), _float(0), _float(0), seed)
@@ -94,9 +98,11 @@ def _small_rotation(angles: np.ndarray) -> np.ndarray:
     return matrix.reshape(3, 3)
 
 
-def looks(world: World, gap: Gap, rngs: list[np.random.Generator]) -> Looks:
+def looks(world: World, gap: Gap, rngs: list[np.random.Generator]) -> Looks | GameLooks:
     """Draws how episodes look, one for each generator."""
-    return jax.tree.map(lambda *x: np.stack(x), *(look(world, gap, rng) for rng in rngs))
+    game = world.task.host is None
+    each = [games.look(gap, rng) if game else look(world, gap, rng) for rng in rngs]
+    return jax.tree.map(lambda *x: np.stack(x), *each)
 
 
 @functools.partial(jax.jit, static_argnums=(6,))
@@ -224,3 +230,23 @@ class Renderer:
         """Gives OpenGL's context back, where there is one."""
         if self._gl is not None:
             self._gl.close()
+
+
+def open_renderer(
+    world: World, size: tuple[int, int] = (64, 64), by: str = "raycaster"
+) -> "Renderer | GameRenderer":
+    """What draws a target world; `close` it at the end.
+
+    Raises:
+      UserError: as `Renderer`, or OpenGL is asked to draw a game.
+    """
+    if world.task.host is not None:
+        return Renderer(world, size, by)
+    if by != "raycaster":
+        raise UserError(f"renderer={by!r} draws bodies, and {world.name} is a game: leave it out.")
+    return GameRenderer(size)
+
+
+def open_fleet(world: World, gap: Gap, qpos: np.ndarray, qvel: np.ndarray) -> Fleet | GameFleet:
+    """Episodes of a target world from starts `[B, nq]`, `[B, nv]`; `close` them at the end."""
+    return GameFleet(world, qpos) if world.task.host is None else Fleet(world, gap, qpos, qvel)

@@ -45,16 +45,12 @@ class System(NamedTuple):
       presets: named configs of its binary.
       validate: raises `UserError` for a preset that does not fit together.
       make: builds the small one.
-      exact: a seed on a device of its own has the bits that it has alone. Otherwise it agrees to
-        rounding: XLA's CPU backend may contract the products and sums of one loss to fused ones in
-        one program and not in another.
     """
 
     name: str
     presets: Mapping[str, Any]
     validate: Callable[[Any], None]
     make: Callable[[], Small]
-    exact: bool = True
 
 
 def _m2td3() -> Small:
@@ -209,7 +205,6 @@ SYSTEMS = [
         i2s_experiment.PRESETS,
         i2s_experiment.validate_experiment,
         _image_to_semantics,
-        exact=False,  # its pixels' errors; with --xla_cpu_use_fusion_emitters=false it has them
     ),
     System(
         "advantage_nas",

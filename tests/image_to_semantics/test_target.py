@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Target worlds: physics that differ as said, looks that stay in an episode, data that repeat."""
 
+import copy
+
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from jaxsafe.core.checks import UserError
-from jaxsafe.image_to_semantics import collect, evaluate, study, target, worlds
+from jaxsafe.envs import mujoco_spec
+from jaxsafe.image_to_semantics import collect, evaluate, mjcf, study, target, worlds
 from jaxsafe.image_to_semantics.collect import Recipe
 from jaxsafe.image_to_semantics.target import Fleet, Gap
+
+# What a MuJoCo model's motion comes from.
+PHYSICS = (
+    *("dof_damping", "dof_frictionloss", "dof_armature", "dof_M0", "body_mass", "body_inertia"),
+    *("body_pos", "body_ipos", "jnt_range", "jnt_stiffness", "qpos0", "actuator_gear"),
+    *("geom_friction", "geom_size", "geom_solimp", "geom_solref", "actuator_ctrlrange"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def test_weaker_motors_are_smaller_actions(arm, actions):
 def test_a_delay_is_a_step_without_action_first(arm, actions):
     late, _ = drive(arm, Gap(delay=1), actions)
     shifted, _ = drive(arm, Gap(), np.vstack([np.zeros((1, 2)), actions[:-1]]))
-    np.testing.assert_array_equal(late, shifted)
+    np.testing.assert_allclose(late, shifted, atol=1e-12)  # a file has 6 digits of a rotation
 
 
 def test_mass_damping_and_gear_together_change_nothing(arm, actions):
@@ -66,6 +77,38 @@ def test_the_levels_are_as_published():
     none, looks, small, large = target.LEVELS
     assert none == Gap() and looks == Gap(look=True) and small.delay == 0 and large.delay == 1
     assert (small.damping, small.mass, large.gear) == (1.2, 1.1, 0.8)
+
+
+def changed_in_memory(world, gap):
+    """The source's compiled model with the gap's factors: what the file is to give."""
+    model = copy.copy(world.task.host.model)
+    model.dof_damping[:] *= gap.damping
+    model.body_mass[:] *= gap.mass
+    model.body_inertia[:] *= gap.mass
+    model.actuator_gear[:] *= gap.gear
+    model.geom_friction[:, 0] *= gap.friction
+    model.dof_frictionloss[model.jnt_dofadr[model.actuator_trnid[:, 0]]] += gap.joint_friction
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
+@pytest.mark.parametrize("name", worlds.WORLDS)
+def test_the_target_has_a_file_of_its_own(name, tmp_path):
+    world = worlds.make(name)
+    source = mujoco_spec.mjcf(world.task.host.spec)
+    for level, gap in enumerate(target.LEVELS):
+        text = mjcf.target_xml(world, gap)
+        assert (text == source) == (level < 2)
+        path = tmp_path / f"{level}.xml"
+        path.write_text(text)
+        with mujoco_spec.quiet_mujoco():
+            model = mujoco.MjModel.from_xml_path(str(path))
+        assert mjcf.delay_of(model) == mjcf.delay_of(target.physics(world, gap)) == gap.delay
+        wanted = changed_in_memory(world, gap)
+        for field in PHYSICS:
+            found, expected = getattr(model, field), getattr(wanted, field)
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=field)
+        assert np.any(model.dof_damping != world.task.host.model.dof_damping) == (level > 1)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +187,7 @@ def test_a_perfect_translator_is_the_policy_on_true_states(monkeypatch, arm):
 
     recipe = Recipe("reacher", 3, 7)
     true, behaviour = evaluate.true_state_returns(recipe, 3), collect.behaviour_returns(recipe, 3)
-    monkeypatch.setattr(evaluate, "Fleet", Seen)
+    monkeypatch.setattr(target, "open_fleet", Seen)
     monkeypatch.setattr(evaluate, "_act", act)
     from jaxsafe.image_to_semantics.config import Config
     from jaxsafe.image_to_semantics.types import Range
