@@ -49,7 +49,7 @@ class Operation:
     repeats: int = field(4, "Searches of each policy and threshold.", low=1)
     oracle_episodes: int = field(200, "Episodes at each target, for the truth.", low=2)
     oracle_more: int = field(
-        3000, "Further episodes at each target whose mean cost is near a threshold.", low=0
+        2000, "Further episodes at each target whose mean cost is near a threshold.", low=0
     )
     oracle_band: float = field(
         1.5, "How near, units of cost: where noise could tell safe from unsafe wrongly.", low=0.0
