@@ -19,8 +19,8 @@ and Q searches of each:
   share_per_seed, violations_per_seed
                      medians and counts, in the order of the seeds
 
-"True" is the mean of `oracle_episodes` episodes, whose greatest standard error for costs is
-`cost_error`.
+"True" is the mean of at least `oracle_episodes` episodes; `cost_error` is the greatest standard error
+of a cost within `oracle_band` of the threshold, where it decides.
 """
 
 from collections.abc import Iterator
@@ -137,6 +137,8 @@ def problem_of(
 ) -> Problem:
     """What a method's searches are told; alpha is `nan` where it is still to be calibrated."""
     told = operate.method_config(method, experiment.search)
+    if method == "pls_calibrated":
+        threshold = threshold - experiment.operation.reserve
     make = worlds.literal_problem if method == "literal" else partial(worlds.problem, world)
     return make(told, z, worlds.seed_set(z, experiment.targets), threshold)
 
@@ -203,7 +205,9 @@ def row(
     """One row of `summary.json`; the module's docstring has its schema."""
     broken = (judged.unsafe > 0) | judged.deployed_unsafe
     low, high = stats.clopper_pearson(int(broken.sum()), broken.size)
-    episodes = experiment.operation.oracle_episodes
+    operation, cost = experiment.operation, oracle.mean[..., 1]
+    error = oracle.sd[..., 1] / np.sqrt(oracle.episodes)
+    near = np.abs(cost - operated.threshold) <= operation.oracle_band
     return {
         "world": name,
         "threshold": operated.threshold,
@@ -223,8 +227,8 @@ def row(
         "alpha": operated.alpha,
         "share_per_seed": np.median(judged.share, 1).tolist(),
         "violations_per_seed": broken.sum(1).tolist(),
-        "oracle_episodes": episodes,
-        "cost_error": float(oracle.sd[..., 1].max() / episodes**0.5),
+        "oracle_episodes": operation.oracle_episodes,
+        "cost_error": float(error[near].max() if near.any() else error.max()),
     }
 
 

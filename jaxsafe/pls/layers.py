@@ -88,12 +88,12 @@ class Dense(nn.Module):
     size: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies the layer to `x` `[..., I]`."""
+    def __call__(self, x: jax.Array, first: int = 0) -> jax.Array:
+        """Applies the layer to `x` `[..., I]`; outputs from `first` on."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.size))
         bias = self.param("bias", nn.initializers.zeros, (self.size,))
-        flat = affine(x.reshape(-1, x.shape[-1]), kernel, bias)
-        return flat.reshape(*x.shape[:-1], self.size)
+        flat = affine(x.reshape(-1, x.shape[-1]), kernel[:, first:], bias[first:])
+        return flat.reshape(*x.shape[:-1], self.size - first)
 
 
 def no_drop(x: jax.Array, rate: float) -> jax.Array:

@@ -4,8 +4,8 @@
 `naive` asks for the greatest return at the threshold. `unsafe_search` evaluates random targets and
 takes the best that looked safe. `literal` is the paper's text with its own numbers, `pls` the
 paper's search repaired, and `pls_calibrated` ours: the least alpha that keeps the promise on
-functions drawn from the model, bounds for several lengthscales, and noise from the episodes' own
-spread.
+functions drawn from the model, bounds for several lengthscales, noise from the episodes' own spread,
+and a threshold lowered by `reserve`.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from jaxsafe.pls.seed_check import check_seeds
 from jaxsafe.pls.types import Problem
 from jaxsafe.pls.worlds import Targets, World
 
+_SIDE_BY_SIDE = 20  # searches
 METHODS = ("naive", "unsafe_search", "literal", "pls", "pls_calibrated")
 
 
@@ -39,10 +40,22 @@ class Operation:
         (5.0, 10.0, 20.0), "Cost returns b that no operated policy may exceed.", low=0.0
     )
     methods: tuple[str, ...] = field(METHODS, "Ways to choose a target.", choices=METHODS)
+    reserve: float = field(
+        0.25,
+        "Cost by which calibrated searches stay below b: the truth is no draw of the model, but is "
+        "taken to be within this of one.",
+        low=0.0,
+    )
     repeats: int = field(4, "Searches of each policy and threshold.", low=1)
-    oracle_episodes: int = field(100, "Episodes at each target, for the truth.", low=2)
-    draws: int = field(500, "Functions by which alpha is calibrated.", low=1)
-    batch: int = field(50, "Targets whose episodes run side by side; a GPU holds more.", low=1)
+    oracle_episodes: int = field(200, "Episodes at each target, for the truth.", low=2)
+    oracle_more: int = field(
+        2000, "Further episodes at each target whose mean cost is near a threshold.", low=0
+    )
+    oracle_band: float = field(
+        1.5, "How near, units of cost: where noise could tell safe from unsafe wrongly.", low=0.0
+    )
+    draws: int = field(300, "Functions by which alpha is calibrated.", low=1)
+    batch: int = field(10, "Targets whose episodes run side by side; a GPU holds more.", low=1)
 
 
 class Oracle(NamedTuple):
@@ -50,6 +63,7 @@ class Oracle(NamedTuple):
 
     mean: np.ndarray  # [S, Z, 2] expected returns, as the mean of E episodes
     sd: np.ndarray  # [S, Z, 2] of one episode's return
+    episodes: np.ndarray  # [S, Z] E
 
 
 class Searches(NamedTuple):
@@ -67,17 +81,56 @@ def oracle(
     config: PolicyConfig,
     operation: Operation,
 ) -> Oracle:
-    """Runs E episodes at each target `z` `[Z, 2]` with policies `[S, ...]`; `key` is consumed."""
+    """Runs episodes at each target `z` `[Z, 2]` with policies `[S, ...]`; `key` is consumed.
 
-    def one(policy: Policy, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def at(place: jax.Array) -> tuple[jax.Array, jax.Array]:
-            own, episodes = jax.random.fold_in(key, place), operation.oracle_episodes
-            both = jnp.stack(rollout.returns(policy, own, task, z[place], config, episodes))
-            return both.mean(1), both.std(1, ddof=1)
+    Where a mean is near a threshold more are run: a search that stays below b would otherwise be
+    called unsafe by the truth's own noise.
+    """
+    keys = jax.random.split(key)
 
-        return lax.map(at, jnp.arange(len(z)), batch_size=operation.batch)
+    def run(places: np.ndarray, key: jax.Array, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances `[S, M, 2]` of targets `[S, M]`."""
 
-    return Oracle(*_over_seeds(one, policies, key))
+        def one(given: tuple[Policy, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            policy, mine = given
+
+            def at(place: jax.Array) -> tuple[jax.Array, jax.Array]:
+                own = jax.random.fold_in(key, place)
+                both = jnp.stack(rollout.returns(policy, own, task, z[place], config, episodes))
+                return both.mean(1), both.var(1, ddof=1)
+
+            side_by_side = operation.batch * operation.oracle_episodes // episodes
+            return lax.map(at, mine, batch_size=max(side_by_side, 1))
+
+        return _over_seeds(one, (policies, jnp.asarray(places)), key)
+
+    seeds = jax.tree.leaves(policies)[0].shape[0]
+    everywhere = np.broadcast_to(np.arange(len(z)), (seeds, len(z)))
+    mean, var = run(everywhere, keys[0], operation.oracle_episodes)
+    first = Oracle(mean, np.sqrt(var), np.full(mean.shape[:2], operation.oracle_episodes))
+    near = np.abs(mean[:, :, 1, None] - operation.thresholds).min(-1) <= operation.oracle_band
+    if not (operation.oracle_more and near.any()):
+        return first
+    # The nearest first, so that as many of every policy are run; what is over is counted too.
+    places = np.argsort(~near, axis=1, kind="stable")[:, : near.sum(1).max()]
+    return _merged(first, places, *run(places, keys[1], max(operation.oracle_more, 2)), operation)
+
+
+def _merged(
+    first: Oracle, places: np.ndarray, mean: np.ndarray, var: np.ndarray, operation: Operation
+) -> Oracle:
+    """Takes further episodes' means and variances `[S, M, 2]` at places `[S, M]` in."""
+    merged = Oracle(*(np.array(x) for x in first))
+    few, more = operation.oracle_episodes, max(operation.oracle_more, 2)
+    rows = np.arange(len(places))[:, None]
+    old_mean, old_var = first.mean[rows, places], first.sd[rows, places] ** 2
+    both = (few * old_mean + more * mean) / (few + more)
+    squares = (few - 1) * old_var + (more - 1) * var
+    squares += few * (old_mean - both) ** 2 + more * (mean - both) ** 2
+    merged.mean[rows, places] = both
+    merged.sd[rows, places] = np.sqrt(squares / (few + more - 1))
+    merged.episodes[rows, places] = few + more
+    return merged
 
 
 def _over_seeds(function: Callable, tree: Any, *shared: Any) -> Any:
@@ -170,7 +223,8 @@ def run_searches(
             state, trace = search.run_search(key, evaluate, told, search_config)
             return trace.point.reshape(-1), search.recommend(state, search_config)[0]
 
-        return jax.vmap(repeat)(jax.random.split(key, repeats))
+        # All at once would carry more than caches hold.
+        return lax.map(repeat, jax.random.split(key, repeats), batch_size=_SIDE_BY_SIDE)
 
     return Searches(*_over_seeds(one, (policies, jnp.asarray(seeds)), key, problem))
 

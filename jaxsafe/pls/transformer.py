@@ -38,10 +38,10 @@ class Block(nn.Module):
         self.query_key_value, self.out = Dense(3 * width), Dense(width)
         self.wide, self.narrow = Dense(4 * width), Dense(width)
 
-    def heads(self, x: jax.Array) -> jax.Array:
-        """Queries, keys and values `[3, ..., H, L, D / H]` of tokens `[..., L, D]`."""
-        parts = self.query_key_value(self.norm1(x))
-        parts = parts.reshape(*x.shape[:-1], 3, self.config.heads, -1)
+    def heads(self, x: jax.Array, first: int = 0) -> jax.Array:
+        """Queries, keys and values `[3, ..., H, L, D / H]` of tokens `[..., L, D]`, from `first` on."""
+        parts = self.query_key_value(self.norm1(x), first * self.config.width)
+        parts = parts.reshape(*x.shape[:-1], 3 - first, self.config.heads, -1)
         return jnp.moveaxis(jnp.moveaxis(parts, -3, 0), -2, -3)
 
     def finish(
@@ -196,13 +196,14 @@ class Transformer(nn.Module):
         x, heads = memory
         row = TOKENS * slot + 2
         for i, block in enumerate(self.blocks):
+            last = i + 1 == self.config.layers
             if i:
-                heads = block.heads(x)
-            query, key, value = heads
-            if i + 1 == self.config.layers:
-                query = lax.dynamic_slice_in_dim(query, row, 1, axis=-2)
+                heads = block.heads(x, first=int(last))
+            key, value = heads[-2:]
+            if last:
                 x = lax.dynamic_slice_in_dim(x, row, 1, axis=-2)
                 seen = lax.dynamic_slice_in_dim(seen, row, 1, axis=0)
+            query = block.heads(x)[0] if last else heads[0]
             x = block.finish(x, query, key, value, seen, no_drop)
         return self.action_out(self.norm_out(x[0])), memory
 

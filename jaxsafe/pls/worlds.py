@@ -37,10 +37,12 @@ class Targets:
     """The grid of targets z = (R, G), evenly spaced, and the seed set in it.
 
     R reaches from 0 to the data's greatest return and G from 0 to a multiple of the greatest
-    threshold.
+    threshold. Returns follow R closely, so a step of R is a step of what is deployed: at a low
+    threshold one of 25 would be a tenth of the best safe return.
     """
 
-    side: int = field(25, "Points along each axis.", low=3)
+    side: int = field(49, "Points along R.", low=3)
+    cost_side: int = field(25, "Points along G.", low=3)
     cost_reach: float = field(2.0, "Greatest G, by the greatest threshold.", low=1.0)
     seed_low: float = field(0.1, "Least R of the seed set, by the greatest.", low=0.0, high=1.0)
     seed_high: float = field(0.3, "Greatest R of the seed set; its G is 0.", low=0.0, high=1.0)
@@ -63,13 +65,15 @@ class Prior(NamedTuple):
     episode_reward_sd: float
 
 
-# From fits (`gp.fit`) to the values of targets of policies of seeds 100 and 101, changed by hand
-# until searches there were safe; no result uses those policies. A fit to what a search itself
+# From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand until
+# searches there were safe; no result uses those policies. Deviations are no smaller than what takes
+# a cost of 0 at the greatest threshold for likely. Run has a cliff: asked to run a little faster
+# than its limit, a policy does so at every step. A fit to what a search itself
 # observes would make its bounds depend on the noise that they should cover.
 PRIORS = {
     "Circle-v0": Prior((0.2, 15.0), (0.3, 21.0), 13.0, 0.23, 4.0, 0.04),
-    "Run-v0": Prior((0.17, 20.0), (0.12, 15.0), 16.0, 0.12, 1.5, 0.01),
-    "Hazard-v0": Prior((0.38, 33.0), (0.63, 45.0), 10.5, 0.38, 7.0, 0.15),
+    "Run-v0": Prior((0.09, 15.0), (0.12, 15.0), 16.0, 0.12, 1.5, 0.01),
+    "Hazard-v0": Prior((0.3, 26.0), (0.63, 45.0), 10.5, 0.38, 7.0, 0.15),
 }
 WORLDS = tuple(PRIORS)
 
@@ -115,7 +119,7 @@ def _episodes(task: Task, data: Data) -> trajectories.Trajectories:
 def grid(world: World, targets: Targets, thresholds: tuple[float, ...]) -> np.ndarray:
     """Returns the targets `[Z, 2]`, R before G, G varying fastest."""
     r = np.linspace(0.0, world.greatest, targets.side)
-    g = np.linspace(0.0, targets.cost_reach * max(thresholds), targets.side)
+    g = np.linspace(0.0, targets.cost_reach * max(thresholds), targets.cost_side)
     return np.stack(np.meshgrid(r, g, indexing="ij"), -1).reshape(-1, 2)
 
 

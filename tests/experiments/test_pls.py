@@ -18,7 +18,7 @@ RUN = ("--seed=0", "--num_seeds=2", "--devices=1", "--noprogress")
 SMALL = [
     *("--worlds=Circle-v0", "--data.trajectories=60", "--policy.steps=300", "--policy.hidden=16"),
     *("--policy.batch_size=32", "--policy.learning_rate=3e-3"),
-    *("--targets.side=5", "--targets.seed_episodes=400"),
+    *("--targets.side=5", "--targets.cost_side=5", "--targets.seed_episodes=400"),
     *("--search.explore_steps=2", "--search.reward_steps=2", "--search.episodes=4"),
     *("--operation.thresholds=30,40", "--operation.repeats=2", "--operation.oracle_episodes=8"),
     *("--operation.draws=60", "--log_every=25", "--checkpoint_every=25", *RUN),

@@ -20,7 +20,9 @@ GRID = np.stack(np.meshgrid([0.0, 50.0, 100.0], [0.0, 10.0, 20.0], indexing="ij"
 )
 # Two policies: the return is R, the cost is G of the first and 2 G of the second.
 ORACLE = Oracle(
-    np.stack([GRID, GRID * [1, 2]]), np.broadcast_to(np.array([3.0, 4.0]), (2, 9, 2)).copy()
+    np.stack([GRID, GRID * [1, 2]]),
+    np.broadcast_to(np.array([3.0, 4.0]), (2, 9, 2)).copy(),
+    np.full((2, 9), 16),
 )
 SMALL = dataclasses.replace(
     PRESETS["demo"], operation=operate.Operation(thresholds=(10.0,), oracle_episodes=16)
@@ -53,7 +55,7 @@ def test_naive_asks_for_everything_at_the_threshold():
 
 def test_the_seed_set_asks_for_little_at_no_cost():
     world = worlds.World(None, None, 100.0, worlds.PRIORS["Circle-v0"])
-    z = worlds.grid(world, worlds.Targets(side=11), (5.0, 20.0))
+    z = worlds.grid(world, worlds.Targets(side=11, cost_side=11), (5.0, 20.0))
     assert z.shape == (121, 2) and z[:, 0].max() == 100.0 and z[:, 1].max() == 40.0
     seed = z[worlds.seed_set(z, worlds.Targets())]
     np.testing.assert_allclose(seed, [[10, 0], [20, 0], [30, 0]])
@@ -61,7 +63,7 @@ def test_the_seed_set_asks_for_little_at_no_cost():
 
 def test_no_unseen_target_is_safe_at_first_but_by_the_paper_s_numbers():
     world = worlds.World(None, None, 100.0, worlds.PRIORS["Circle-v0"])
-    z = worlds.grid(world, worlds.Targets(side=11), (10.0,))
+    z = worlds.grid(world, worlds.Targets(side=11, cost_side=11), (10.0,))
     seed = worlds.seed_set(z, worlds.Targets())
     config = SMALL.search
     ours = operate.method_config("pls", config)
@@ -74,7 +76,7 @@ def test_no_unseen_target_is_safe_at_first_but_by_the_paper_s_numbers():
 
 def test_the_problem_is_the_same_but_for_a_shift():
     world = worlds.World(None, None, 100.0, worlds.PRIORS["Run-v0"])
-    z = worlds.grid(world, worlds.Targets(side=5), (10.0,))
+    z = worlds.grid(world, worlds.Targets(side=5, cost_side=5), (10.0,))
     seed = worlds.seed_set(z, worlds.Targets(seed_high=0.5))
     config = operate.method_config("pls", SMALL.search)
     a, b = (worlds.problem(world, config, z, seed, t) for t in (5.0, 20.0))
@@ -103,11 +105,40 @@ def exact(monkeypatch):
 
 
 def test_the_oracle_finds_what_policies_do(exact):
-    how = operate.Operation(oracle_episodes=400, batch=4)
+    how = operate.Operation(oracle_episodes=400, oracle_more=0, batch=4)
     z = jnp.asarray(GRID, jnp.float32)
     found = operate.oracle(exact, jax.random.key(0), None, z, None, how)
     np.testing.assert_allclose(found.mean, ORACLE.mean, atol=0.25)
     np.testing.assert_allclose(found.sd, 1.0, atol=0.15)
+    assert (found.episodes == 400).all()
+
+
+def test_the_oracle_looks_closer_near_thresholds(exact):
+    """The first policy costs G, the second 2 G: six and three of nine lie near."""
+    how = operate.Operation((10.0, 19.0), oracle_episodes=9, oracle_more=20_000, oracle_band=2.5)
+    z = jnp.asarray(GRID, jnp.float32)
+    found = operate.oracle(exact, jax.random.key(0), None, z, None, how)
+    closer = found.episodes == 20_009
+    # G of 10 and 20, and of the second policy 10 alone; it has as many as the first.
+    near = np.abs(ORACLE.mean[..., 1, None] - np.array([10.0, 19.0])).min(-1) < 2
+    assert near.sum(1).tolist() == [6, 3] and (closer >= near).all()
+    assert closer.sum(1).tolist() == [6, 6] and (found.episodes[~closer] == 9).all()
+    np.testing.assert_allclose(found.mean[closer], ORACLE.mean[closer], atol=0.04)
+    np.testing.assert_allclose(found.sd[closer], 1.0, atol=0.03)
+    assert np.abs(found.mean[~closer] - ORACLE.mean[~closer]).max() > 0.04
+
+
+def test_two_lots_of_episodes_are_merged_as_if_drawn_at_once():
+    rng = np.random.default_rng(0)
+    few, more = rng.normal(3, 2, (1, 5, 2, 7)), rng.normal(4, 2, (1, 2, 2, 11))
+    first = Oracle(few.mean(-1), few.std(-1, ddof=1), np.full((1, 5), 7))
+    places, how = np.array([[3, 1]]), operate.Operation(oracle_episodes=7, oracle_more=11)
+    found = operate._merged(first, places, more.mean(-1), more.var(-1, ddof=1), how)
+    together = np.concatenate([few[0, [3, 1]], more[0]], -1)
+    np.testing.assert_allclose(found.mean[0, [3, 1]], together.mean(-1), rtol=1e-12)
+    np.testing.assert_allclose(found.sd[0, [3, 1]], together.std(-1, ddof=1), rtol=1e-12)
+    np.testing.assert_array_equal(found.episodes, [[7, 18, 7, 18, 7]])
+    np.testing.assert_array_equal(found.mean[0, [0, 2, 4]], first.mean[0, [0, 2, 4]])
 
 
 def test_the_seed_check_drops_what_is_not_shown_to_be_safe(exact):
@@ -176,3 +207,17 @@ def test_every_preset_is_sound_and_has_its_own_stages(preset):
     validate_experiment(experiment)
     with pytest.raises(UserError, match="worlds='' is empty"):
         validate_experiment(dataclasses.replace(experiment, worlds=(), promises=(), dsrl=Dsrl()))
+
+
+def test_calibrated_searches_keep_a_reserve():
+    """Only they are told a lower threshold, at which their prior mean lies too."""
+    world = worlds.World(None, None, 100.0, worlds.PRIORS["Run-v0"])
+    z = worlds.grid(world, SMALL.targets, (10.0,))
+    how = dataclasses.replace(SMALL, operation=operate.Operation(thresholds=(10.0,), reserve=0.5))
+    told = {m: comparison.problem_of(how, world, z, 10.0, m) for m in ("pls", "pls_calibrated")}
+    assert [float(p.thresholds[0, 0]) for p in told.values()] == [10.0, 9.5]
+    np.testing.assert_allclose(told["pls_calibrated"].prior_mean[1], 9.5)
+    with pytest.raises(UserError, match="operation.reserve=10 leaves nothing"):
+        validate_experiment(
+            dataclasses.replace(how, operation=operate.Operation(thresholds=(10.0,), reserve=10.0))
+        )
