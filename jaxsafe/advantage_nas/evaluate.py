@@ -30,8 +30,8 @@
                             architectures and what training them gives on average, signed so that 1
                             is perfect
   rank_ceiling              Spearman's, between the averages of the first and of the second half of
-                            those trainings: no ranking can be expected to agree much better; the
-                            same for all methods. These are absent where training tells none apart
+                            those trainings, the same for all methods: near 0, training hardly
+                            tells the architectures apart. All are absent where it tells none apart
   confidence_per_seed       mean over edges of theta's greatest probability
   COLUMN_per_seed           what --table says of the architectures; none where there is no table
 """
