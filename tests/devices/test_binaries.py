@@ -38,6 +38,7 @@ def test_two_processes_train_a_seed_each(case, tmp_path_factory, tmp_path):
         assert all(map(math.isfinite, numbers.values()))
         if (row["stage"], row["seed"]) not in begun:
             begun.add((row["stage"], row["seed"]))
+            numbers.pop("policy/accuracy", None)  # margins are 0 at first, their signs chance
             for name, value in numbers.items():
                 np.testing.assert_allclose(value, other[name], rtol=1e-3, atol=1e-4, err_msg=name)
     assert len(json_rows(out / "eval.jsonl")) == len(json_rows(whole / "eval.jsonl"))
