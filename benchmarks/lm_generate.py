@@ -9,6 +9,7 @@ inside of them, compilation is apart. With `--unequal`, prompts have a half to a
 import functools
 import tempfile
 import time
+from typing import Any
 
 from absl import app, flags
 
@@ -124,7 +125,8 @@ def worker(cores: int) -> list[dict]:
         for size, unequal in cases:
             batch = prompts(size, unequal)
             sides = our_sides(model, batch, cores)
-            costs, found = {}, {}
+            found: dict[str, Any] = {}
+            costs: dict[str, dict[str, float | None]] = {}
             for by, call in sides.items():
                 start = time.perf_counter()
                 found[by] = call()

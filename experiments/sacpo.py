@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Aligns language models to reward and then to safety (SACPO), merges them, and scores them.
 
-Presets: demo (a small decoder and a synthetic task, minutes on two cores), study (a larger one, a
-sweep of beta / lambda; give --num_seeds=5), known_answers (tables solved in closed form), real
-(preference files: --files.helpful, --files.safe), paper (the recipe for a 7B folder:
---model.folder; with --dry_run its step is compiled for the devices there are).
+Presets: demo (a small decoder and a synthetic task, minutes on two cores), study (a larger one;
+give --num_seeds=5), known_answers (tables solved in closed form), real (preference files:
+--files.helpful, --files.safe), paper (the recipe for a 7B folder: --model.folder; with --dry_run
+its step is compiled for the devices there are).
 """
 
 import functools

@@ -66,7 +66,9 @@ def _attached(state: State, now: Params, config: Config) -> Params:
 def policy(state: State, config: Config) -> Params:
     """The policy as one tree, adapters merged; leaves may have axes ahead, of seeds."""
     options = adapter_of(config.stage)
-    return lora.merge(state.params, state.adapters, options) if options else state.params
+    if options is None or state.adapters is None:
+        return state.params
+    return lora.merge(state.params, state.adapters, options)
 
 
 def answer_sums(params: Params, batch: Batch, config: Config) -> jax.Array:
