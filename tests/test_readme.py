@@ -10,7 +10,13 @@ import sys
 
 import pytest
 
-from benchmarks import advantage_nas_tables, m2td3_tables, pls_tables, sacpo_tables
+from benchmarks import (
+    advantage_nas_tables,
+    image_to_semantics_tables,
+    m2td3_tables,
+    pls_tables,
+    sacpo_tables,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -188,6 +194,7 @@ def test_commands_name_modules_and_targets_that_exist():
         ("pls", pls_tables),
         ("sacpo", sacpo_tables),
         ("advantage_nas", advantage_nas_tables),
+        ("image_to_semantics", image_to_semantics_tables),
     ],
 )
 def test_the_folders_tables_are_the_committed_results(folder, made):
