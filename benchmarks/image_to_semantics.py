@@ -67,9 +67,15 @@ def _config(how: str):
 
     if how == "default":
         return dataclasses.replace(i2s.Config(), frames=1)
-    plain = {"frames": 1, "encoders": "shared", "sample_latents": False, "latent_noise": 0.0}
-    wide = {"decoder": how, "decoder_widths": (64, 32, 32, 16)}
-    return dataclasses.replace(i2s.PAPER, **plain, **wide)
+    return dataclasses.replace(
+        i2s.PAPER,
+        frames=1,
+        encoders="shared",
+        sample_latents=False,
+        latent_noise=0.0,
+        decoder=how,
+        decoder_widths=(64, 32, 32, 16),
+    )
 
 
 def vae_row(how: str, batch: int) -> dict:

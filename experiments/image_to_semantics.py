@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learns semantics from images with few annotations, and lets a simulator's policy act on images.
 
-Presets: demo (the reacher arm, two cores, minutes), study (5, 10 and 50 annotations), methods (all of
-them), paper (published networks, lengths and literal choices, in this world).
+Presets: demo (the reacher arm, two cores, minutes), study (up to 50 annotations, at a gap level),
+methods (all of them), paper (published networks, lengths and literal choices, in this world).
 """
 
 from typing import Any

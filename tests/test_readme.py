@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     advantage_nas_tables,
+    image_to_semantics_tables,
     m2td3_tables,
     pls_tables,
     sacpo_tables,
@@ -195,6 +196,7 @@ def test_commands_name_modules_and_targets_that_exist():
         ("sacpo", sacpo_tables),
         ("tsdi", tsdi_tables),
         ("advantage_nas", advantage_nas_tables),
+        ("image_to_semantics", image_to_semantics_tables),
     ],
 )
 def test_the_folders_tables_are_the_committed_results(folder, made):

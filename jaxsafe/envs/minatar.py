@@ -8,6 +8,7 @@ rounded. Steps draw nothing; a start has the ball at either side.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,18 +42,19 @@ def place(obs: jax.Array) -> EnvState:
     near = jnp.clip(jnp.round(obs), LOW, HIGH).astype(jnp.int32)
     right, falls = obs[2] > 0, obs[3] > 0
     bricks = jnp.zeros((CELLS, CELLS))
-    return EnvState(
-        ball_x=near[0],
-        ball_y=near[1],
-        ball_dir=jnp.where(falls, jnp.where(right, 2, 3), jnp.where(right, 1, 0)),
-        pos=near[4],
-        strike=near[5] > 0,
-        brick_map=bricks.at[slice(*BRICKS)].set(near[6:].reshape(-1, CELLS).astype(jnp.float32)),
-        last_x=near[0],  # a step sets both before it reads them
-        last_y=near[1],
-        time=jnp.int32(0),
-        terminal=jnp.bool_(False),
-    )
+    fields: dict[str, Any] = {  # gymnax declares some as Python's numbers
+        "ball_x": near[0],
+        "ball_y": near[1],
+        "ball_dir": jnp.where(falls, jnp.where(right, 2, 3), jnp.where(right, 1, 0)),
+        "pos": near[4],
+        "strike": near[5] > 0,
+        "brick_map": bricks.at[slice(*BRICKS)].set(near[6:].reshape(-1, CELLS).astype(float)),
+        "last_x": near[0],  # a step sets both before it reads them
+        "last_y": near[1],
+        "time": jnp.int32(0),
+        "terminal": jnp.bool_(False),
+    }
+    return EnvState(**fields)
 
 
 def follow(xp, obs):

@@ -6,7 +6,7 @@ MJX solves, so none of them is real. Level 3 is for the last report: nothing is 
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxsafe.envs.offscreen import Offscreen
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
 from jaxsafe.image_to_semantics import games
 from jaxsafe.image_to_semantics.fleet import LEVELS, Fleet, Gap, physics
-from jaxsafe.image_to_semantics.games import GameFleet, GameLooks, GameRenderer
+from jaxsafe.image_to_semantics.games import GameFleet, GameRenderer
 from jaxsafe.image_to_semantics.worlds import World
 
 __all__ = ["LEVELS", "Fleet", "Gap", "Looks", "Renderer", "look", "looks", "physics"]
@@ -98,8 +98,8 @@ def _small_rotation(angles: np.ndarray) -> np.ndarray:
     return matrix.reshape(3, 3)
 
 
-def looks(world: World, gap: Gap, rngs: list[np.random.Generator]) -> Looks | GameLooks:
-    """Draws how episodes look, one for each generator."""
+def looks(world: World, gap: Gap, rngs: list[np.random.Generator]) -> Any:
+    """Draws how episodes look, one for each generator: `Looks`, or `games.GameLooks`."""
     game = world.task.host is None
     each = [games.look(gap, rng) if game else look(world, gap, rng) for rng in rngs]
     return jax.tree.map(lambda *x: np.stack(x), *each)
@@ -234,7 +234,7 @@ class Renderer:
 
 def open_renderer(
     world: World, size: tuple[int, int] = (64, 64), by: str = "raycaster"
-) -> "Renderer | GameRenderer":
+) -> Renderer | GameRenderer:
     """What draws a target world; `close` it at the end.
 
     Raises:

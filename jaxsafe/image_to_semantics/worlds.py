@@ -52,7 +52,7 @@ class World:
     name: str
     task: Task
     steps: int
-    place: Callable[..., tuple[Any, Any]]
+    place: Callable[..., Any]
     start: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
     policy: Callable[..., Any] | None
     names: tuple[str, ...]

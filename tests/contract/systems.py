@@ -107,7 +107,9 @@ def _pls() -> Small:
 
 def _image_to_semantics() -> Small:
     # Summed over 12,288 pixels, published weights make gradients whose rounding is no longer small.
+    # Published encoder: of ours a seed on a device of its own has the numbers to rounding only.
     config = i2s.Config(
+        encoder="dense",
         widths=(4,) * 6,
         decoder_widths=(4,) * 4,
         latent=3,

@@ -10,7 +10,7 @@ from tests.devices.test_processes import joined
 from tests.experiments import binaries, test_survival
 from tests.experiments.binaries import json_rows
 
-CASES = [case for case in test_survival.CASES if case.name in ("advantage_nas", "sacpo")]
+CASES = test_survival.CASES
 # Stages that begin alike, where not all do: others begin from what rounding came to.
 ALIKE = {"sacpo": ("sft",)}
 
