@@ -65,9 +65,9 @@ class Prior(NamedTuple):
     episode_reward_sd: float
 
 
-# From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand until
-# searches there were safe; no result uses those policies. Deviations are no smaller than what takes
-# a cost of 0 at the greatest threshold for likely. Run has a cliff: asked to run a little faster
+# From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand
+# until searches there were safe; no result uses those policies. Deviations are no smaller than what
+# takes a cost of 0 at the greatest threshold for likely. Run has a cliff: asked to run a little faster
 # than its limit, a policy does so at every step. A fit to what a search itself
 # observes would make its bounds depend on the noise that they should cover.
 PRIORS = {
