@@ -60,7 +60,7 @@ BINARY = launch.Binary(
     finish=finish,
     render=render,
     free=experiments.RESUMABLE,
-    # Models and methods were tuned on policies of seeds 100 to 103.
+    # Models and methods were tuned on policies of seeds 100 to 107.
     options=RunOptions(seed=200, num_seeds=2, log_every=500, checkpoint_every=2000),
 )
 

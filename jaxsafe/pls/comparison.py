@@ -19,8 +19,8 @@ and Q searches of each:
   share_per_seed, violations_per_seed
                      medians and counts, in the order of the seeds
 
-"True" is the mean of at least `oracle_episodes` episodes; `cost_error` is the greatest standard error
-of a cost within `oracle_band` of the threshold, where it decides.
+"True" is the mean of at least `oracle_episodes` episodes; `cost_error` is the greatest standard
+error of a cost within `oracle_band` of the threshold, where it decides.
 """
 
 from collections.abc import Iterator

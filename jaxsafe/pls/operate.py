@@ -4,8 +4,8 @@
 `naive` asks for the greatest return at the threshold. `unsafe_search` evaluates random targets and
 takes the best that looked safe. `literal` is the paper's text with its own numbers, `pls` the
 paper's search repaired, and `pls_calibrated` ours: the least alpha that keeps the promise on
-functions drawn from the model, bounds for several lengthscales, noise from the episodes' own spread,
-and a threshold lowered by `reserve`.
+functions drawn from the model, bounds for several lengthscales, noise from the episodes' own
+spread, and a threshold lowered by `reserve`.
 """
 
 import dataclasses

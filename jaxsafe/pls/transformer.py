@@ -39,7 +39,10 @@ class Block(nn.Module):
         self.wide, self.narrow = Dense(4 * width), Dense(width)
 
     def heads(self, x: jax.Array, first: int = 0) -> jax.Array:
-        """Queries, keys and values `[3, ..., H, L, D / H]` of tokens `[..., L, D]`, from `first` on."""
+        """Of queries, keys and values those from `first` on, `[3 - first, ..., H, L, D / H]`.
+
+        `x` is `[..., L, D]`, tokens.
+        """
         parts = self.query_key_value(self.norm1(x), first * self.config.width)
         parts = parts.reshape(*x.shape[:-1], 3 - first, self.config.heads, -1)
         return jnp.moveaxis(jnp.moveaxis(parts, -3, 0), -2, -3)

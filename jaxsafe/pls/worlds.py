@@ -65,11 +65,11 @@ class Prior(NamedTuple):
     episode_reward_sd: float
 
 
-# From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand until
-# searches there were safe; no result uses those policies. Deviations are no smaller than what takes
-# a cost of 0 at the greatest threshold for likely. Run has a cliff: asked to run a little faster
-# than its limit, a policy does so at every step. A fit to what a search itself
-# observes would make its bounds depend on the noise that they should cover.
+# From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand
+# until searches there were safe; no result uses those policies. Deviations are no smaller than what
+# takes a cost of 0 at the greatest threshold for likely. Run has a cliff: asked to run a little
+# faster than its limit, a policy does so at every step. A fit to what a search itself observes
+# would make its bounds depend on the noise that they should cover.
 PRIORS = {
     "Circle-v0": Prior((0.2, 15.0), (0.3, 21.0), 13.0, 0.23, 4.0, 0.04),
     "Run-v0": Prior((0.09, 15.0), (0.12, 15.0), 16.0, 0.12, 1.5, 0.01),

@@ -21,6 +21,7 @@ SMALL = [
     *("--targets.side=5", "--targets.cost_side=5", "--targets.seed_episodes=400"),
     *("--search.explore_steps=2", "--search.reward_steps=2", "--search.episodes=4"),
     *("--operation.thresholds=30,40", "--operation.repeats=2", "--operation.oracle_episodes=8"),
+    "--operation.oracle_more=20",
     *("--operation.draws=60", "--log_every=25", "--checkpoint_every=25", *RUN),
 ]
 COUNT = [

@@ -217,7 +217,7 @@ def test_calibrated_searches_keep_a_reserve():
     told = {m: comparison.problem_of(how, world, z, 10.0, m) for m in ("pls", "pls_calibrated")}
     assert [float(p.thresholds[0, 0]) for p in told.values()] == [10.0, 9.5]
     np.testing.assert_allclose(told["pls_calibrated"].prior_mean[1], 9.5)
-    with pytest.raises(UserError, match="operation.reserve=10 leaves nothing"):
+    with pytest.raises(UserError, match=r"operation\.reserve=10 leaves nothing"):
         validate_experiment(
             dataclasses.replace(how, operation=operate.Operation(thresholds=(10.0,), reserve=10.0))
         )
