@@ -43,11 +43,5 @@ def tables() -> dict[str, str]:
     return committed(FILES)
 
 
-def main(argv):
-    """Prints all tables."""
-    del argv
-    print_tables(tables())
-
-
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda argv: print_tables(tables()))

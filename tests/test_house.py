@@ -74,6 +74,20 @@ for name in {sorted(PACKAGES, key=lambda name: bool(NEEDED.get(name)))!r}:
         assert set(heavy) <= NEEDED.get(name, set()), name
 
 
+def test_binaries_leave_devices_alone_until_flags_are_read():
+    """An import that makes an array would fix the number of devices ahead of `--devices`."""
+    names = [path.stem for path in sources("experiments")]
+    code = f"""
+import importlib
+from jax._src import xla_bridge
+for name in {names!r}:
+    importlib.import_module("experiments." + name)
+    assert not xla_bridge.backends_are_initialized(), name
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_estimator_has_a_name_for_tables():
     assert set(report.NAMES) >= set(METHODS)
 

@@ -8,14 +8,16 @@ rounded. Steps draw nothing; a start has the ball at either side.
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments.minatar.breakout import EnvState, MinBreakout
 
 from jaxsafe.envs.types import AdaptedState, Task, Timestep
+
+if TYPE_CHECKING:
+    from gymnax.environments.minatar.breakout import EnvState
 
 CELLS = 10  # rows and columns
 BRICKS = (1, 4)  # first row of them, and the first below
@@ -27,7 +29,15 @@ LOW = np.array([0, 0, -1, -1, 0, 0] + [0] * 30, np.float32)
 HIGH = np.array([9, 9, 1, 1, 9, 1] + [1] * 30, np.float32)
 
 
-def observe(inner: EnvState) -> jax.Array:
+@functools.cache
+def _breakout() -> Any:
+    """gymnax's module. To import it makes arrays, and the host's devices are split before that."""
+    with jax.ensure_compile_time_eval():
+        from gymnax.environments.minatar import breakout
+    return breakout
+
+
+def observe(inner: "EnvState") -> jax.Array:
     """The numbers `[36]` of a state of gymnax's."""
     direction = inner.ball_dir
     across = jnp.where((direction == 1) | (direction == 2), 1, -1)
@@ -37,7 +47,7 @@ def observe(inner: EnvState) -> jax.Array:
     return jnp.concatenate([jnp.stack([jnp.asarray(x, jnp.float32) for x in first]), bricks])
 
 
-def place(obs: jax.Array) -> EnvState:
+def place(obs: jax.Array) -> "EnvState":
     """`observe` the other way; numbers `[36]` that no state has go to the nearest that one has."""
     near = jnp.clip(jnp.round(obs), LOW, HIGH).astype(jnp.int32)
     right, falls = obs[2] > 0, obs[3] > 0
@@ -54,7 +64,7 @@ def place(obs: jax.Array) -> EnvState:
         "time": jnp.int32(0),
         "terminal": jnp.bool_(False),
     }
-    return EnvState(**fields)
+    return _breakout().EnvState(**fields)
 
 
 def follow(xp, obs):
@@ -79,7 +89,7 @@ def follow(xp, obs):
 @functools.cache
 def make() -> Task:
     """Builds the task `Breakout-MinAtar`; one object, however often it is asked for."""
-    env = MinBreakout()
+    env = _breakout().MinBreakout()
     params = env.default_params
 
     def reset(model, key: jax.Array) -> AdaptedState:
