@@ -131,5 +131,6 @@ def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(finished, tmp
 
 def test_a_seed_set_that_is_not_safe_is_refused(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
-    done = binaries.run(MODULE, "--mode=eval", f"--out={out}", "--operation.thresholds=0.01")
+    strict = ("--operation.thresholds=0.01", "--operation.reserve=0")
+    done = binaries.run(MODULE, "--mode=eval", f"--out={out}", *strict)
     assert done.returncode == 2 and "is shown to be safe at threshold 0.01" in done.stderr
