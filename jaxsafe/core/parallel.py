@@ -72,7 +72,7 @@ def choose_num_devices(num_seeds: int, requested: int = 0) -> int:
       UserError: more devices requested than there are, or not a divisor of `num_seeds`.
     """
     have = jax.device_count()
-    divisors = [n for n in range(1, min(have, num_seeds) + 1) if num_seeds % n == 0]
+    divisors = _divisors(num_seeds, have)
     if jax.process_count() > 1:
         # Every process must hold a part of every array, so all devices take part.
         if num_seeds % have:
@@ -96,6 +96,11 @@ def choose_num_devices(num_seeds: int, requested: int = 0) -> int:
     return requested
 
 
+def _divisors(num_seeds: int, most: int) -> list[int]:
+    """Numbers of devices, up to `most`, that the seeds divide over, in ascending order."""
+    return [n for n in range(1, min(most, num_seeds) + 1) if num_seeds % n == 0]
+
+
 def seed_mesh(num_devices: int) -> Mesh:
     """Mesh of the first `num_devices` devices along the seed axis."""
     return Mesh(np.asarray(jax.devices()[:num_devices]), (SEED_AXIS,))
@@ -104,8 +109,7 @@ def seed_mesh(num_devices: int) -> Mesh:
 def own_mesh(num_seeds: int) -> Mesh:
     """Mesh of as many of this process's own devices as divide the seeds, for what it does alone."""
     own = jax.local_devices()
-    divisors = [n for n in range(1, len(own) + 1) if num_seeds % n == 0]
-    return Mesh(np.asarray(own[: divisors[-1]]), (SEED_AXIS,))
+    return Mesh(np.asarray(own[: _divisors(num_seeds, len(own))[-1]]), (SEED_AXIS,))
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:

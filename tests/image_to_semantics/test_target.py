@@ -92,7 +92,7 @@ def changed_in_memory(world, gap):
     return model
 
 
-@pytest.mark.parametrize("name", [name for name in worlds.WORLDS if name != "breakout"])
+@pytest.mark.parametrize("name", worlds.BODIES)
 def test_the_target_has_a_file_of_its_own(name, tmp_path):
     world = worlds.make(name)
     source = mujoco_spec.mjcf(world.task.host.spec)
