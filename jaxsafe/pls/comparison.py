@@ -19,8 +19,9 @@ and Q searches of each:
   share_per_seed, violations_per_seed
                      medians and counts, in the order of the seeds
 
-"True" is the mean of at least `oracle_episodes` episodes; `cost_error` is the greatest standard
-error of a cost within `oracle_band` of the threshold, where it decides.
+"True" is the mean of at least `oracle_episodes` episodes, or of those `recorded` where searches
+draw theirs from them; `cost_error` is the greatest standard error of a cost within `oracle_band` of
+the threshold, where it decides.
 """
 
 from collections.abc import Iterator
@@ -36,8 +37,10 @@ from jaxsafe.core.checks import UserError
 from jaxsafe.pls import operate, rollout, search, worlds
 from jaxsafe.pls.calibrate import calibrate, with_alpha
 from jaxsafe.pls.experiment import Experiment
-from jaxsafe.pls.operate import Oracle, Searches
+from jaxsafe.pls.operate import Searches
+from jaxsafe.pls.operation import METHODS
 from jaxsafe.pls.policy_types import Policy
+from jaxsafe.pls.truth import Oracle, true_returns
 from jaxsafe.pls.types import Problem
 from jaxsafe.pls.worlds import World
 
@@ -67,27 +70,32 @@ def truth(
 ) -> Oracle:
     """What policies `[S, ...]` really do at every target `z` `[Z, 2]`; `key` is consumed."""
     targets = jnp.asarray(z, jnp.float32)
-    return operate.oracle(
-        policies, key, world.task, targets, experiment.policy, experiment.operation
-    )
+    return true_returns(policies, key, world.task, targets, experiment.policy, experiment.operation)
 
 
 def operate_all(
-    experiment: Experiment, world: World, policies: Policy, z: np.ndarray, key: jax.Array
+    experiment: Experiment,
+    world: World,
+    policies: Policy,
+    z: np.ndarray,
+    recorded: np.ndarray | None,
+    key: jax.Array,
 ) -> Iterator[Operated]:
     """Yields every method at every threshold; `key` is consumed.
+
+    Searches draw from the episodes `recorded` `[S, Z, E, 2]`, or run their own where none are.
 
     Raises:
       UserError: as `seeds_of`, or alpha cannot be calibrated.
     """
     operation, alpha = experiment.operation, None
     for i, threshold in enumerate(operation.thresholds):
-        key_seeds, *keys = jax.random.split(jax.random.fold_in(key, i), 1 + len(operate.METHODS))
+        key_seeds, *keys = jax.random.split(jax.random.fold_in(key, i), 1 + len(METHODS))
         seeds = seeds_of(experiment, world, policies, z, threshold, key_seeds)
         for method in operation.methods:
-            own = keys[operate.METHODS.index(method)]
+            own = keys[METHODS.index(method)]
             told = operate.method_config(method, experiment.search)
-            common = (told, experiment.policy, operation.repeats)
+            common = (told, experiment.policy, operation.repeats, recorded)
             if method == "naive":
                 yield Operated(threshold, method, operate.naive(z, threshold, len(seeds)), None)
             elif method == "unsafe_search":
@@ -227,7 +235,8 @@ def row(
         "alpha": operated.alpha,
         "share_per_seed": np.median(judged.share, 1).tolist(),
         "violations_per_seed": broken.sum(1).tolist(),
-        "oracle_episodes": operation.oracle_episodes,
+        "oracle_episodes": operation.recorded or operation.oracle_episodes,
+        "recorded": operation.recorded,
         "cost_error": float(error[near].max() if near.any() else error.max()),
     }
 

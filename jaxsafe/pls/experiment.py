@@ -11,7 +11,7 @@ from jaxsafe.pls import counting, dsrl_study, policy_config, promises, worlds
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
 from jaxsafe.pls.dsrl_study import Dsrl
-from jaxsafe.pls.operate import Operation
+from jaxsafe.pls.operation import Operation
 from jaxsafe.pls.policy_config import CDT, PolicyConfig
 from jaxsafe.pls.promises import Case
 from jaxsafe.pls.worlds import Data, Targets
@@ -60,7 +60,7 @@ class Experiment:
 
 PRESETS = {
     "demo": Experiment(),
-    "study": Experiment(operation=Operation(repeats=100)),
+    "study": Experiment(operation=Operation(repeats=100, recorded=1000)),
     "paper": Experiment(
         policy=CDT,
         search=SearchConfig(explore_steps=10, reward_steps=10, episodes=20, expander="none"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained policy put to work: every target's true value, and ways to choose one.
+"""A trained policy put to work: ways to choose a target.
 
 `naive` asks for the greatest return at the threshold. `unsafe_search` evaluates random targets and
 takes the best that looked safe. `literal` is the paper's text with its own numbers, `pls` the
@@ -10,60 +10,24 @@ spread, and a threshold lowered by `reserve`.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsafe.core import parallel
-from jaxsafe.core.config import field
 from jaxsafe.envs.types import Task
 from jaxsafe.pls import rollout, search
 from jaxsafe.pls.config import SearchConfig, paper_compat
 from jaxsafe.pls.policy_config import PolicyConfig
 from jaxsafe.pls.policy_types import Policy
 from jaxsafe.pls.seed_check import check_seeds
+from jaxsafe.pls.truth import over_seeds
 from jaxsafe.pls.types import Problem
 from jaxsafe.pls.worlds import Targets, World
 
 _SIDE_BY_SIDE = 20  # searches
-METHODS = ("naive", "unsafe_search", "literal", "pls", "pls_calibrated")
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """How policies are put to work, and how the truth is found."""
-
-    thresholds: tuple[float, ...] = field(
-        (5.0, 10.0, 20.0), "Cost returns b that no operated policy may exceed.", low=0.0
-    )
-    methods: tuple[str, ...] = field(METHODS, "Ways to choose a target.", choices=METHODS)
-    reserve: float = field(
-        0.25,
-        "Cost by which calibrated searches stay below b: the truth is no draw of the model, but is "
-        "taken to be within this of one.",
-        low=0.0,
-    )
-    repeats: int = field(4, "Searches of each policy and threshold.", low=1)
-    oracle_episodes: int = field(200, "Episodes at each target, for the truth.", low=2)
-    oracle_more: int = field(
-        2000, "Further episodes at each target whose mean cost is near a threshold.", low=0
-    )
-    oracle_band: float = field(
-        1.5, "How near, units of cost: where noise could tell safe from unsafe wrongly.", low=0.0
-    )
-    draws: int = field(300, "Functions by which alpha is calibrated.", low=1)
-    batch: int = field(10, "Targets whose episodes run side by side; a GPU holds more.", low=1)
-
-
-class Oracle(NamedTuple):
-    """What policies really do at every target; S seeds, Z targets, reward before cost."""
-
-    mean: np.ndarray  # [S, Z, 2] expected returns, as the mean of E episodes
-    sd: np.ndarray  # [S, Z, 2] of one episode's return
-    episodes: np.ndarray  # [S, Z] E
 
 
 class Searches(NamedTuple):
@@ -71,73 +35,6 @@ class Searches(NamedTuple):
 
     points: np.ndarray  # [S, Q, T] places in the grid
     final: np.ndarray  # [S, Q]
-
-
-def oracle(
-    policies: Policy,
-    key: jax.Array,
-    task: Task,
-    z: jax.Array,
-    config: PolicyConfig,
-    operation: Operation,
-) -> Oracle:
-    """Runs episodes at each target `z` `[Z, 2]` with policies `[S, ...]`; `key` is consumed.
-
-    Where a mean is near a threshold more are run: a search that stays below b would otherwise be
-    called unsafe by the truth's own noise.
-    """
-    keys = jax.random.split(key)
-
-    def run(places: np.ndarray, key: jax.Array, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Means and variances `[S, M, 2]` of targets `[S, M]`."""
-
-        def one(given: tuple[Policy, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            policy, mine = given
-
-            def at(place: jax.Array) -> tuple[jax.Array, jax.Array]:
-                own = jax.random.fold_in(key, place)
-                both = jnp.stack(rollout.returns(policy, own, task, z[place], config, episodes))
-                return both.mean(1), both.var(1, ddof=1)
-
-            side_by_side = operation.batch * operation.oracle_episodes // episodes
-            return lax.map(at, mine, batch_size=max(side_by_side, 1))
-
-        return _over_seeds(one, (policies, jnp.asarray(places)), key)
-
-    seeds = jax.tree.leaves(policies)[0].shape[0]
-    everywhere = np.broadcast_to(np.arange(len(z)), (seeds, len(z)))
-    mean, var = run(everywhere, keys[0], operation.oracle_episodes)
-    first = Oracle(mean, np.sqrt(var), np.full(mean.shape[:2], operation.oracle_episodes))
-    near = np.abs(mean[:, :, 1, None] - operation.thresholds).min(-1) <= operation.oracle_band
-    if not (operation.oracle_more and near.any()):
-        return first
-    # The nearest first, so that as many of every policy are run; what is over is counted too.
-    places = np.argsort(~near, axis=1, kind="stable")[:, : near.sum(1).max()]
-    return _merged(first, places, *run(places, keys[1], max(operation.oracle_more, 2)), operation)
-
-
-def _merged(
-    first: Oracle, places: np.ndarray, mean: np.ndarray, var: np.ndarray, operation: Operation
-) -> Oracle:
-    """Takes further episodes' means and variances `[S, M, 2]` at places `[S, M]` in."""
-    merged = Oracle(*(np.array(x) for x in first))
-    few, more = operation.oracle_episodes, max(operation.oracle_more, 2)
-    rows = np.arange(len(places))[:, None]
-    old_mean, old_var = first.mean[rows, places], first.sd[rows, places] ** 2
-    both = (few * old_mean + more * mean) / (few + more)
-    squares = (few - 1) * old_var + (more - 1) * var
-    squares += few * (old_mean - both) ** 2 + more * (mean - both) ** 2
-    merged.mean[rows, places] = both
-    merged.sd[rows, places] = np.sqrt(squares / (few + more - 1))
-    merged.episodes[rows, places] = few + more
-    return merged
-
-
-def _over_seeds(function: Callable, tree: Any, *shared: Any) -> Any:
-    """Calls `(part, *shared)` for the parts of a tree `[S, ...]`, by process 0 alone."""
-    mesh = parallel.own_mesh(jax.tree.leaves(tree)[0].shape[0])
-    program = jax.jit(parallel.map_seeds(function, mesh, num_shared=len(shared)))
-    return jax.device_get(program(tree, *shared))
 
 
 def check_seed_set(
@@ -165,7 +62,7 @@ def check_seed_set(
 
         return lax.map(at, jnp.asarray(places))
 
-    costs = _over_seeds(one, policies, key)
+    costs = over_seeds(one, policies, key)
     masks = np.zeros((len(costs), len(z)), bool)
     for mask, cost in zip(masks, costs, strict=True):
         high = world.task.max_episode_steps
@@ -189,6 +86,23 @@ def method_config(method: str, config: SearchConfig) -> SearchConfig:
     return config
 
 
+def _evaluator(
+    policy: Policy, recorded: jax.Array | None, task: Task, config: PolicyConfig, episodes: int
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns `(key, places [Q], targets [Q, 2]) -> returns [Q, W, 2]`, W episodes each.
+
+    They are run, or drawn from those `recorded` `[Z, E, 2]`.
+    """
+    if recorded is None:
+        return lambda key, point, z: rollout.evaluate(policy, key, task, z, config, episodes)
+
+    def draw(key: jax.Array, point: jax.Array, z: jax.Array) -> jax.Array:
+        which = jax.random.randint(key, (len(z), episodes), 0, recorded.shape[1])
+        return recorded[point[:, None], which]
+
+    return draw
+
+
 def run_searches(
     policies: Policy,
     key: jax.Array,
@@ -198,6 +112,7 @@ def run_searches(
     search_config: SearchConfig,
     config: PolicyConfig,
     repeats: int,
+    recorded: np.ndarray | None = None,
 ) -> Searches:
     """Runs `repeats` searches of each policy, side by side; `key` is consumed.
 
@@ -210,13 +125,12 @@ def run_searches(
       search_config: static.
       config: static, the policies'.
       repeats: Q.
+      recorded: `[S, Z, E, 2]` episodes to draw from, in place of running them.
     """
 
-    def one(given: tuple[Policy, jax.Array], key: jax.Array, problem: Problem):
-        policy, seed = given
-
-        def evaluate(key: jax.Array, point: jax.Array, z: jax.Array) -> jax.Array:
-            return rollout.evaluate(policy, key, task, z, config, search_config.episodes)
+    def one(given: tuple[Policy, jax.Array, jax.Array | None], key: jax.Array, problem: Problem):
+        policy, seed, bank = given
+        evaluate = _evaluator(policy, bank, task, config, search_config.episodes)
 
         def repeat(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             told = problem.replace(seed=seed)
@@ -226,7 +140,7 @@ def run_searches(
         # All at once would carry more than caches hold.
         return lax.map(repeat, jax.random.split(key, repeats), batch_size=_SIDE_BY_SIDE)
 
-    return Searches(*_over_seeds(one, (policies, jnp.asarray(seeds)), key, problem))
+    return Searches(*over_seeds(one, (policies, jnp.asarray(seeds), recorded), key, problem))
 
 
 def unsafe_search(
@@ -238,26 +152,28 @@ def unsafe_search(
     search_config: SearchConfig,
     config: PolicyConfig,
     repeats: int,
+    recorded: np.ndarray | None = None,
 ) -> Searches:
     """Evaluates as many random targets as a search would, and takes the best that looked safe.
 
-    Where none did it takes the one of least cost. `key` is consumed.
+    Where none did it takes the one of least cost. `key` is consumed; the rest is `run_searches`'.
     """
 
-    def one(policy: Policy, key: jax.Array):
+    def one(given: tuple[Policy, jax.Array | None], key: jax.Array):
+        evaluate = _evaluator(*given, task, config, search_config.episodes)
+
         def repeat(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             key_points, key = jax.random.split(key)
             count = min(search_config.capacity, z.shape[0])
             points = jax.random.choice(key_points, z.shape[0], (count,), replace=False)
-            returns = rollout.evaluate(policy, key, task, z[points], config, search_config.episodes)
-            reward, cost = returns.mean(1).T
+            reward, cost = evaluate(key, points, z[points]).mean(1).T
             looked_safe = cost <= threshold
             score = jnp.where(looked_safe.any(), jnp.where(looked_safe, reward, -jnp.inf), -cost)
             return points, points[jnp.argmax(score)]
 
         return jax.vmap(repeat)(jax.random.split(key, repeats))
 
-    return Searches(*_over_seeds(one, policies, key))
+    return Searches(*over_seeds(one, (policies, recorded), key))
 
 
 def naive(z: np.ndarray, threshold: float, num_seeds: int) -> Searches:

@@ -15,8 +15,8 @@ from jaxsafe.core.run import Folder
 from jaxsafe.pls import comparison, worlds
 from jaxsafe.pls.comparison import Judged, Operated
 from jaxsafe.pls.experiment import Experiment
-from jaxsafe.pls.operate import Oracle
 from jaxsafe.pls.policy_types import Policy
+from jaxsafe.pls.truth import Oracle
 
 NAMES = {
     "naive": "naive: R = max, G = b",
@@ -196,7 +196,7 @@ def finish(
     oracle = comparison.truth(experiment, world, policies, z, key_oracle)
     work = 1 + len(operation.thresholds) * len(operation.methods)
     operated, judged, rows = [], [], []
-    for done in comparison.operate_all(experiment, world, policies, z, key):
+    for done in comparison.operate_all(experiment, world, policies, z, oracle.returns, key):
         operated.append(done)
         judged.append(comparison.judge(done, oracle))
         rows.append(comparison.row(name, done, judged[-1], oracle, experiment))

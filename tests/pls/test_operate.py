@@ -10,10 +10,12 @@ import pytest
 
 from jaxsafe import pls
 from jaxsafe.core.checks import UserError
-from jaxsafe.pls import comparison, operate, worlds
+from jaxsafe.pls import comparison, operate, rollout, truth, worlds
 from jaxsafe.pls.dsrl_study import Dsrl
 from jaxsafe.pls.experiment import PRESETS, validate_experiment
-from jaxsafe.pls.operate import Oracle, Searches
+from jaxsafe.pls.operate import Searches
+from jaxsafe.pls.operation import Operation
+from jaxsafe.pls.truth import Oracle
 
 GRID = np.stack(np.meshgrid([0.0, 50.0, 100.0], [0.0, 10.0, 20.0], indexing="ij"), -1).reshape(
     -1, 2
@@ -25,7 +27,7 @@ ORACLE = Oracle(
     np.full((2, 9), 16),
 )
 SMALL = dataclasses.replace(
-    PRESETS["demo"], operation=operate.Operation(thresholds=(10.0,), oracle_episodes=16)
+    PRESETS["demo"], operation=Operation(thresholds=(10.0,), oracle_episodes=16)
 )
 
 
@@ -99,15 +101,15 @@ def exact(monkeypatch):
         run = lambda k, z: returns(policy, k, task, z, config, num_episodes)  # noqa: E731
         return jnp.stack(jax.vmap(run)(keys, z), axis=-1)
 
-    monkeypatch.setattr(operate.rollout, "returns", returns)
-    monkeypatch.setattr(operate.rollout, "evaluate", evaluate)
+    monkeypatch.setattr(rollout, "returns", returns)
+    monkeypatch.setattr(rollout, "evaluate", evaluate)
     return jnp.array([1.0, 2.0])
 
 
 def test_the_oracle_finds_what_policies_do(exact):
-    how = operate.Operation(oracle_episodes=400, oracle_more=0, batch=4)
+    how = Operation(oracle_episodes=400, oracle_more=0, batch=4)
     z = jnp.asarray(GRID, jnp.float32)
-    found = operate.oracle(exact, jax.random.key(0), None, z, None, how)
+    found = truth.true_returns(exact, jax.random.key(0), None, z, None, how)
     np.testing.assert_allclose(found.mean, ORACLE.mean, atol=0.25)
     np.testing.assert_allclose(found.sd, 1.0, atol=0.15)
     assert (found.episodes == 400).all()
@@ -115,9 +117,9 @@ def test_the_oracle_finds_what_policies_do(exact):
 
 def test_the_oracle_looks_closer_near_thresholds(exact):
     """The first policy costs G, the second 2 G: six and three of nine lie near."""
-    how = operate.Operation((10.0, 19.0), oracle_episodes=9, oracle_more=20_000, oracle_band=2.5)
+    how = Operation((10.0, 19.0), oracle_episodes=9, oracle_more=20_000, oracle_band=2.5)
     z = jnp.asarray(GRID, jnp.float32)
-    found = operate.oracle(exact, jax.random.key(0), None, z, None, how)
+    found = truth.true_returns(exact, jax.random.key(0), None, z, None, how)
     closer = found.episodes == 20_009
     # G of 10 and 20, and of the second policy 10 alone; it has as many as the first.
     near = np.abs(ORACLE.mean[..., 1, None] - np.array([10.0, 19.0])).min(-1) < 2
@@ -128,12 +130,36 @@ def test_the_oracle_looks_closer_near_thresholds(exact):
     assert np.abs(found.mean[~closer] - ORACLE.mean[~closer]).max() > 0.04
 
 
+def test_searches_draw_from_recorded_episodes(exact):
+    """Whose mean is the truth, exactly; a single recorded one is all that an evaluation sees."""
+    z = jnp.asarray(GRID, jnp.float32)
+    config = pls.SearchConfig(explore_steps=0, reward_steps=9, episodes=50)
+    found = truth.true_returns(
+        exact, jax.random.key(0), None, z, None, Operation(recorded=300, batch=4)
+    )
+    assert found.returns.shape == (2, 9, 300, 2) and (found.episodes == 300).all()
+    np.testing.assert_allclose(found.mean, found.returns.mean(2), rtol=1e-5)
+    np.testing.assert_allclose(found.mean, ORACLE.mean, atol=0.3)
+    recorded = np.broadcast_to(np.stack([GRID[::-1]] * 2)[:, :, None], (2, 9, 1, 2))
+    common = (jax.random.key(1), None, z, 10.0, config, None, 2)
+    backwards = operate.unsafe_search(exact, *common, recorded)
+    seen = GRID[::-1][backwards.final]  # two targets look equally good
+    assert (seen[..., 0] == 100).all() and (seen[..., 1] <= 10).all()
+    assert (GRID[backwards.final][..., 0] == 0).all()
+    drawn = operate._evaluator(exact[0], jnp.asarray(found.returns[0]), None, None, 5000)(
+        jax.random.key(2), jnp.array([4, 0]), z[jnp.array([4, 0])]
+    )
+    assert drawn.shape == (2, 5000, 2)
+    np.testing.assert_allclose(drawn.mean(1), found.mean[0, [4, 0]], atol=0.06)
+    assert set(np.unique(drawn[0, :, 0])) <= set(np.unique(found.returns[0, 4, :, 0]))
+
+
 def test_two_lots_of_episodes_are_merged_as_if_drawn_at_once():
     rng = np.random.default_rng(0)
     few, more = rng.normal(3, 2, (1, 5, 2, 7)), rng.normal(4, 2, (1, 2, 2, 11))
     first = Oracle(few.mean(-1), few.std(-1, ddof=1), np.full((1, 5), 7))
-    places, how = np.array([[3, 1]]), operate.Operation(oracle_episodes=7, oracle_more=11)
-    found = operate._merged(first, places, more.mean(-1), more.var(-1, ddof=1), how)
+    places, how = np.array([[3, 1]]), Operation(oracle_episodes=7, oracle_more=11)
+    found = truth._merged(first, places, more.mean(-1), more.var(-1, ddof=1), how)
     together = np.concatenate([few[0, [3, 1]], more[0]], -1)
     np.testing.assert_allclose(found.mean[0, [3, 1]], together.mean(-1), rtol=1e-12)
     np.testing.assert_allclose(found.sd[0, [3, 1]], together.std(-1, ddof=1), rtol=1e-12)
@@ -149,7 +175,7 @@ def test_the_seed_check_drops_what_is_not_shown_to_be_safe(exact):
     def positive(policy, key, task, z, config, num_episodes, model=None):
         return jnp.full(num_episodes, z[0]), jnp.full(num_episodes, policy * z[1])
 
-    operate.rollout.returns = positive  # undone by `exact`
+    rollout.returns = positive  # undone by `exact`
     masks = operate.check_seed_set(
         exact, jax.random.key(0), world, GRID, seed, 15.0, None, worlds.Targets()
     )
@@ -213,11 +239,11 @@ def test_calibrated_searches_keep_a_reserve():
     """Only they are told a lower threshold, at which their prior mean lies too."""
     world = worlds.World(None, None, 100.0, worlds.PRIORS["Run-v0"])
     z = worlds.grid(world, SMALL.targets, (10.0,))
-    how = dataclasses.replace(SMALL, operation=operate.Operation(thresholds=(10.0,), reserve=0.5))
+    how = dataclasses.replace(SMALL, operation=Operation(thresholds=(10.0,), reserve=0.5))
     told = {m: comparison.problem_of(how, world, z, 10.0, m) for m in ("pls", "pls_calibrated")}
     assert [float(p.thresholds[0, 0]) for p in told.values()] == [10.0, 9.5]
     np.testing.assert_allclose(told["pls_calibrated"].prior_mean[1], 9.5)
     with pytest.raises(UserError, match=r"operation\.reserve=10 leaves nothing"):
         validate_experiment(
-            dataclasses.replace(how, operation=operate.Operation(thresholds=(10.0,), reserve=10.0))
+            dataclasses.replace(how, operation=Operation(thresholds=(10.0,), reserve=10.0))
         )
