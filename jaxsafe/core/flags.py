@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from absl import app, flags
 
 from jaxsafe.core import config as config_lib
+from jaxsafe.core import interrupt
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import field
 
@@ -279,7 +280,8 @@ def parse_and_run(
         return result if isinstance(result, int) else 0
 
     try:
-        app.run(guarded, argv=list(argv) if argv is not None else None, flags_parser=parse)
+        with interrupt.deliver_again():
+            app.run(guarded, argv=list(argv) if argv is not None else None, flags_parser=parse)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -206,7 +206,9 @@ def test_defining_flags_touches_nothing_global():
 
 DEMO = '''
 """Demonstrates the flags."""
+import signal
 import sys
+import time
 from absl import flags as absl_flags
 sys.path.insert(0, {tests!r})
 from test_flags import Algo, PRESETS
@@ -228,6 +230,9 @@ def main(argv):
         raise UserError("out='x' is taken: give --resume.")
     if ACTION.value == "interrupt":
         raise KeyboardInterrupt
+    if ACTION.value == "dropped interrupt":
+        type("Gone", (), dict(__del__=lambda self: signal.raise_signal(signal.SIGINT)))()
+        time.sleep(20)
     if ACTION.value == "bug":
         raise RuntimeError("a bug")
     if ACTION.value == "code":
@@ -267,6 +272,7 @@ def demo(tmp_path_factory):
         (["--algo.gama=1"], 2, "", "Unknown flag --algo.gama. Did you mean --algo.gamma?"),
         (["--action=user_error"], 2, "", "error: out='x' is taken: give --resume."),
         (["--action=interrupt"], 130, "", "interrupted"),
+        (["--action=dropped interrupt"], 130, "", "interrupted"),
         (["--action=code"], 3, "", ""),
     ],
 )

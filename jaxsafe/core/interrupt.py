@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C that is not lost."""
+
+import _thread
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+_WAIT = 0.05  # seconds, by which the callback is over
+
+
+@contextlib.contextmanager
+def deliver_again() -> Iterator[None]:
+    """Inside, a KeyboardInterrupt raised where Python drops exceptions comes once more.
+
+    Python only prints what is raised in a callback of its garbage collector, of a weak reference or
+    in `__del__`, and JAX has such callbacks. Main thread only.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(_WAIT, _thread.interrupt_main).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
