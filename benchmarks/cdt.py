@@ -11,6 +11,7 @@ import dataclasses
 from absl import app, flags
 
 from benchmarks import timing
+from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
 timing.define_flags()
@@ -112,8 +113,8 @@ def _world(length: int):
     )
 
 
-def rollout_row(episodes: int, length: int, repeats: int) -> dict:
-    """Our policy steps per second."""
+def rollout_row(episodes: int, length: int, repeats: int, devices: int = 1) -> dict:
+    """Our policy steps per second, equal parts of the episodes on each device."""
     import jax
     import jax.numpy as jnp
 
@@ -121,15 +122,18 @@ def rollout_row(episodes: int, length: int, repeats: int) -> dict:
 
     config, sizes = _setting()
     policy = algorithm.policy(algorithm.init(jax.random.key(0), config, sizes))
-    task, z = _world(length), jnp.array([300.0, 20.0])
-    program, costs = timing.compiled(
-        lambda p, key: rollout.returns(p, key, task, z, config, episodes),
-        policy,
-        jax.random.key(1),
-    )
-    call = lambda: jax.block_until_ready(program(policy, jax.random.key(1)))  # noqa: E731
-    measured = timing.repeat(call, episodes * length, repeats)
-    return _row("rollouts", "jaxsafe", episodes, measured, costs)
+    task, z, part = _world(length), jnp.array([300.0, 20.0]), episodes // devices
+
+    def roll(key, policy):
+        return rollout.returns(policy, key, task, z, config, part)
+
+    keys = jax.random.split(jax.random.key(1), devices)
+    spread = parallel.map_seeds(roll, parallel.seed_mesh(devices), num_shared=1)
+    program, costs = timing.compiled(spread, keys, policy)
+    call = lambda: jax.block_until_ready(program(keys, policy))  # noqa: E731
+    measured = timing.repeat(call, part * devices * length, repeats)
+    by = "jaxsafe" if devices == 1 else f"jaxsafe, {devices} devices"
+    return _row("rollouts", by, episodes, measured, costs)
 
 
 def torch_rows(cores: int, repeats: int) -> list[dict]:
@@ -178,8 +182,11 @@ def _row(what: str, by: str, batch: int, measured: dict, costs: dict) -> dict:
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
+    parallel.split_host_cpu(cores)
     rows = [training_row(int(n), FLAGS.repeats) for n in FLAGS.batches]
-    rows += [rollout_row(int(n), FLAGS.length, FLAGS.repeats) for n in FLAGS.episodes]
+    for episodes in map(int, FLAGS.episodes):
+        for devices in sorted({1, cores} if episodes >= cores else {1}):
+            rows.append(rollout_row(episodes, FLAGS.length, FLAGS.repeats, devices))
     if FLAGS.torch:
         rows += torch_rows(cores, FLAGS.repeats)
     return [{"cores": cores} | row for row in rows]

@@ -17,7 +17,7 @@ class Operation:
     )
     methods: tuple[str, ...] = field(METHODS, "Ways to choose a target.", choices=METHODS)
     reserve: float = field(
-        0.25,
+        0.5,
         "Cost by which calibrated searches stay below b: the truth is no draw of the model, but is "
         "taken to be within this of one.",
         low=0.0,

@@ -79,16 +79,18 @@ def _record(
     config: PolicyConfig,
     operation: Operation,
 ) -> Oracle:
-    """The truth of a world whose episodes at a target are those that are recorded here."""
+    """The truth of a world whose episodes at a target are those that are recorded here.
+
+    Every target has the same starts, so that this truth is as smooth as what it stands for.
+    """
     count = operation.recorded
 
     def one(policy: Policy, key: jax.Array) -> jax.Array:
-        def at(place: jax.Array) -> jax.Array:
-            own = jax.random.fold_in(key, place)
-            return jnp.stack(rollout.returns(policy, own, task, z[place], config, count), axis=-1)
+        def at(target: jax.Array) -> jax.Array:
+            return jnp.stack(rollout.returns(policy, key, task, target, config, count), axis=-1)
 
         side_by_side = operation.batch * operation.oracle_episodes // count
-        return lax.map(at, jnp.arange(len(z)), batch_size=max(side_by_side, 1))
+        return lax.map(at, z, batch_size=max(side_by_side, 1))
 
     returns = over_seeds(one, policies, key)
     mean, sd = returns.mean(2, dtype=np.float64), returns.std(2, ddof=1, dtype=np.float64)
