@@ -87,7 +87,8 @@ def _record(
 
     def one(policy: Policy, key: jax.Array) -> jax.Array:
         def at(target: jax.Array) -> jax.Array:
-            return jnp.stack(rollout.returns(policy, key, task, target, config, count), axis=-1)
+            same = jax.random.clone(key)
+            return jnp.stack(rollout.returns(policy, same, task, target, config, count), axis=-1)
 
         side_by_side = operation.batch * operation.oracle_episodes // count
         return lax.map(at, z, batch_size=max(side_by_side, 1))
