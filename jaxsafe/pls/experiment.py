@@ -108,6 +108,8 @@ def validate_experiment(experiment: Experiment) -> None:
     checks.check_once("worlds", experiment.worlds)
     checks.check_once("operation.thresholds", experiment.operation.thresholds)
     checks.check_once("operation.methods", experiment.operation.methods)
+    if experiment.operation.recorded == 1:
+        raise checks.UserError("operation.recorded=1 has no spread: give 0, or 2 and more.")
     least = min(experiment.operation.thresholds)
     if least <= 0:
         raise checks.UserError("operation.thresholds holds 0: give costs above it.")

@@ -154,6 +154,11 @@ def test_searches_draw_from_recorded_episodes(exact):
     assert set(np.unique(drawn[0, :, 0])) <= set(np.unique(found.returns[0, 4, :, 0]))
 
 
+def test_one_recorded_episode_has_no_spread():
+    with pytest.raises(UserError, match="recorded=1 has no spread"):
+        validate_experiment(dataclasses.replace(SMALL, operation=Operation(recorded=1)))
+
+
 def test_two_lots_of_episodes_are_merged_as_if_drawn_at_once():
     rng = np.random.default_rng(0)
     few, more = rng.normal(3, 2, (1, 5, 2, 7)), rng.normal(4, 2, (1, 2, 2, 11))
