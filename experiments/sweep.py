@@ -45,6 +45,7 @@ def _load(name: str) -> tuple[str, Binary]:
 def _define(values: flags.FlagValues) -> None:
     flags_lib.define_config_flags(SweepOptions, "", values)
     flags.DEFINE_multi_string("grid", [], _GRID, flag_values=values)
+    values["grid"].help = _GRID  # without what absl adds
 
 
 def _first_look(argv: Sequence[str]) -> tuple[SweepOptions, RunOptions]:

@@ -229,8 +229,13 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
 
 
 def test_no_flag_of_a_binary_is_called_as_one_of_the_sweep():
-    from experiments import advantage_nas, m2td3, pls, sacpo
+    from experiments import sweep as program
 
-    own = {f.name for f in dataclasses.fields(sweep.SweepOptions)} | {"grid"}
-    for module in (advantage_nas, m2td3, pls, sacpo):
-        assert not own & set(launch.define_flags(module.BINARY, flags.FlagValues()))
+    own, names = (
+        {f.name for f in dataclasses.fields(sweep.SweepOptions)} | {"grid"},
+        program._names(),
+    )
+    assert len(names) > 5
+    for name in names:
+        binary = program._load(name)[1]
+        assert not own & set(launch.define_flags(binary, flags.FlagValues())), name
