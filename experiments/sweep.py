@@ -25,8 +25,9 @@ _GRID += "holds several are separated by semicolons."
 
 
 def _names() -> list[str]:
-    own = {"__init__", "report", "sweep"}
-    return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if p.stem not in own)
+    """The binaries of this folder, without importing them."""
+    files = pathlib.Path(__file__).parent.glob("*.py")
+    return sorted(p.stem for p in files if "\nBINARY = " in p.read_text(encoding="utf-8"))
 
 
 def _load(name: str) -> tuple[str, Binary]:
@@ -45,6 +46,7 @@ def _load(name: str) -> tuple[str, Binary]:
 def _define(values: flags.FlagValues) -> None:
     flags_lib.define_config_flags(SweepOptions, "", values)
     flags.DEFINE_multi_string("grid", [], _GRID, flag_values=values)
+    values["grid"].help = _GRID  # without what absl adds
 
 
 def _first_look(argv: Sequence[str]) -> tuple[SweepOptions, RunOptions]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxsafe.advantage_nas import METHODS, report
+from jaxsafe.advantage_nas import METHODS, summaries
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("jaxsafe/*/__init__.py"))
@@ -46,7 +46,10 @@ def test_imports_point_one_way(package):
 
 
 def test_there_are_systems_to_check():
-    assert len(SYSTEMS) == 6 and set(PACKAGES) > SHARED
+    """Each with its page; the contract and the tests of survival find them by it."""
+    assert len(SYSTEMS) >= 6 and set(PACKAGES) > SHARED
+    assert {path.parent.name for path in ROOT.glob("jaxsafe/*/README.md")} == SYSTEMS
+    assert {path.stem for path in sources("experiments")} >= SYSTEMS
 
 
 def test_the_package_is_imported_quickly_and_quietly():
@@ -89,7 +92,7 @@ for name in {names!r}:
 
 
 def test_every_estimator_has_a_name_for_tables():
-    assert set(report.NAMES) >= set(METHODS)
+    assert set(summaries.NAMES) >= set(METHODS)
 
 
 @pytest.mark.parametrize("folder", ["jaxsafe", "experiments", "benchmarks", "tests"])

@@ -93,6 +93,10 @@ def estimate_of(
 ) -> tuple[jax.Array, EstimatorState, Info]:
     """`estimate` for a given draw: a pure function, whose mean and variance can be enumerated."""
     methods = {
+        "advantage": _gates,
+        "advantage_ema": _gates,
+        "counterfactual": _gates,
+        "corrected": _gates,
         "reinforce": _reinforce,
         "rloo": _rloo,
         "random": _random,
@@ -100,8 +104,7 @@ def estimate_of(
         "darts": relaxed.darts,
         "proxyless": relaxed.proxyless,
     }
-    of_draw = methods.get(config.method, _gates)
-    grad, state, info = of_draw(drawn, theta, losses, state, config)
+    grad, state, info = methods[config.method](drawn, theta, losses, state, config)
     return grad, state.replace(step=state.step + 1), info
 
 

@@ -88,7 +88,11 @@ def _optimizer(config: TabularConfig) -> optax.GradientTransformation:
 
 
 def init(key: jax.Array, config: TabularConfig, table: Table) -> TabularState:
-    """Returns one search before its first query. `key` is consumed."""
+    """Returns one search before its first query. `key` is consumed.
+
+    Raises:
+      UserError: random search is to query more cells than the table has.
+    """
     key_order, key = jax.random.split(key)
     size, num_edges = table.choice.shape
     # Of size 1 where there is no use for it: empty arrays cannot be placed on several devices.

@@ -154,16 +154,6 @@ def map_seeds(
     )
 
 
-def data_sharding(num_devices: int | None = None) -> tuple[NamedSharding, NamedSharding]:
-    """Shardings for data parallelism: (batch along its first axis, parameters on every device).
-
-    `jit` on arrays placed so inserts the one all-reduce that the gradient needs.
-    """
-    devices = jax.devices()[: num_devices or jax.device_count()]
-    mesh = Mesh(np.asarray(devices), (DATA_AXIS,))
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS)), NamedSharding(mesh, PartitionSpec())
-
-
 def to_host(tree: Any) -> Any:
     """Copies arrays to the host as numpy, gathered from every process."""
     if jax.process_count() == 1:

@@ -155,6 +155,9 @@ def add_noise(rng: np.random.Generator, data: Trajectories, scale: float) -> Tra
 
     The two draws are independent, as DSRL's: what a step ends in is then no longer what the next
     one begins with.
+
+    Raises:
+      UserError: `scale` is below 0.
     """
     check_range("noise", scale, low=0)
 

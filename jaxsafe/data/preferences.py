@@ -116,6 +116,9 @@ def split(rows: Sequence[Row], held_out: float, salt: str = "") -> tuple[list[Ro
       rows: pairs or labelled answers.
       held_out: share of prompts to hold out, in [0, 1].
       salt: another one, another split.
+
+    Raises:
+      UserError: `held_out` is out of range.
     """
     check_range("held_out", held_out, 0.0, 1.0)
     parts: tuple[list[Row], list[Row]] = ([], [])

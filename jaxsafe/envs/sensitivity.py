@@ -60,12 +60,17 @@ def sensitivity(
       seed: of the starts and actions.
 
     Raises:
-      UserError: if a count is too low.
+      UserError: if a count is too low, or a range has no width.
     """
     for name, value, low in (("points", points, 2), ("steps", steps, 1), ("episodes", episodes, 1)):
         check_range(name, value, low=low)
-    if min(np.subtract(uncertainty.high, uncertainty.low)) <= 0:
-        raise UserError("a range has no width: leave constant parameters out of the set.")
+    widths = np.subtract(uncertainty.high, uncertainty.low)
+    if widths.min() <= 0:
+        i = int(widths.argmin())
+        raise UserError(
+            f"{uncertainty.names[i]}={uncertainty.low[i]:g} is no range: leave constant parameters "
+            "out of the set."
+        )
     values = np.linspace(uncertainty.low, uncertainty.high, points, axis=1)
     starts = host.initial_states(task, episodes, seed)
     shape = (episodes, min(steps, task.max_episode_steps), task.action_size)

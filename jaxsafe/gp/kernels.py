@@ -45,6 +45,9 @@ def cross(
 
     The numbers of `make`'s kernel, an order of magnitude sooner on CPU: distances are summed over
     the few coordinates one whole row at a time, so that the loops run over Z.
+
+    Raises:
+      UserError: the name is unknown.
     """
     check_choice("kernel", name, KERNELS)
     gaps = (points - x).T / jnp.broadcast_to(lengthscale, x.shape)[:, None]

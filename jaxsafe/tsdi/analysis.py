@@ -64,9 +64,14 @@ def top_tokens(
       position: of the answer, from 0.
       name: a token's text.
       count: tokens of each sign at most.
+
+    Raises:
+      UserError: the table has no such position.
     """
     if not 0 <= position < config.positions:
-        raise UserError(f"position={position} is beyond the table's {config.positions} positions.")
+        raise UserError(
+            f"position={position} is out of range: give one in [0, {config.positions - 1}]."
+        )
     table = bias.table(state, config)
     row, error = np.asarray(table.bias[position]), np.asarray(table.error[position])
     order = np.argsort(-row, kind="stable")

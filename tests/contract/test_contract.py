@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import jaxsafe
 from jaxsafe.core import checkpoint, parallel
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import flags as flags_lib
@@ -100,6 +102,11 @@ def stack(trees):
 def pick(tree, i):
     """Element `i` of every leaf, as `raw` words."""
     return jax.tree.map(lambda leaf: leaf[i], raw(tree))
+
+
+def test_every_system_is_asked():
+    folders = pathlib.Path(jaxsafe.__file__).parent.glob("*/README.md")
+    assert sorted(s.name for s in SYSTEMS) == sorted(path.parent.name for path in folders)
 
 
 @every_system

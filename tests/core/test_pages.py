@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxsafe.core import metrics, run, stats
+from jaxsafe.core import metrics, run
 from jaxsafe.core.checks import UserError
-from jaxsafe.core.pages import figures, page, results, runs, sections
+from jaxsafe.core.pages import figures, page, runs, sections
 from tests.core import toy
 from tests.core.test_run import make_run
 
@@ -139,26 +139,6 @@ def test_curves_are_the_rows_and_gaps_are_nan(tmp_path):
     np.testing.assert_array_equal(x, [[2, 3], [1, np.nan]])
     assert found.curves["y"]["a"][1][0, 0] == math.inf and list(found.curves["x"]) == ["a"]
     assert found.last == {"a": 20, "b": 5}
-
-
-def test_intervals_are_those_of_the_seeds_and_repeated_numbers_are_left_out():
-    row = {"method": "a", "score_per_seed": SCORES, "points": 7, "share": 0.5}
-    row |= {f"score_{k}": v for k, v in stats.summarise(SCORES).items()}
-    row |= {"share_low": 0.25, "share_high": 0.75, "omega_per_seed": [[1.0]] * 5}
-    other = row | {"method": "b", "score_per_seed": [1.0, None, "-inf"], "share": 0.125}
-    (first, second) = results.summary_rows([row, other])
-    told = stats.summarise(SCORES)
-    assert told["iqm"] == 3.0 and float(first["score"].split()[0]) == 3.0
-    assert first["score"] == f"3 [{results.short(told['ci_low'])}, {told['ci_high']:.4g}]"
-    assert second["score"] == "1 (1 of 3 finite)"
-    assert first == first | {"method": "a", "share": "0.5 [0.25, 0.75]"}
-    assert list(first) == ["method", "score", "share"]
-    assert results.constants([row, other]) == {"points": "7"}
-    assert results.summary_rows([{"method": "a", "x_per_seed": [2.5]}])[0]["x"] == "2.5"
-    head, body = results.seed_table([row], range(40, 45))
-    assert head[-1] == "seed 44" and body[0][:3] == ["a", "score", "4"]
-    assert body[0][4:] == ["1", "10", "3", "1", "2", "10", "4"]
-    assert body[1][2:7] == ["", "", "", "", "1"]
 
 
 def test_changed_fields_are_marked_and_equal_ones_are_not_listed(tmp_path):

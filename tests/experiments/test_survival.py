@@ -185,6 +185,11 @@ def assert_out_of_disk(ended, out, before):
     assert last_step(out, stage) >= steps
 
 
+def test_every_binary_is_put_through_it():
+    folders = toy.ROOT.glob("jaxsafe/*/README.md")
+    assert sorted(case.name for case in CASES) == sorted(path.parent.name for path in folders)
+
+
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path):
     module = f"experiments.{case.name}"

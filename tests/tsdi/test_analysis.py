@@ -81,5 +81,5 @@ def test_the_most_shifted_tokens_come_first():
     order = np.argsort(-np.asarray(bias[1]))
     assert [row["id"] for row in rows] == [*order[:2], *order[-2:]]
     assert rows[0]["token"] == f"<{order[0]}>" and rows[0]["low"] <= rows[0]["bias"]
-    with pytest.raises(UserError, match="position=3 is beyond"):
+    with pytest.raises(UserError, match=r"position=3 is out of range: give one in \[0, 2\]"):
         analysis.top_tokens(state, CONFIG, 3, str)

@@ -41,7 +41,9 @@ def check_target(options: PageOptions) -> None:
     if path.is_dir():
         raise checks.UserError(f"--out={path} is a folder: give a file, as {path / 'report.html'}.")
     if not path.absolute().parent.is_dir():
-        raise checks.UserError(f"--out={path} is in no folder that exists: make it, or choose.")
+        raise checks.UserError(
+            f"--out={path} is in no folder that exists: make that, or choose another."
+        )
     if not path.exists() or options.overwrite:
         return
     try:

@@ -92,14 +92,26 @@ def _has_interval(rows: Sequence[Row], name: str) -> bool:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Names of the texts that tell the rows from each other."""
+    """Names of what tells the rows apart: as few texts as will do, and a number where none do."""
     texts = [n for n in plain(rows) if any(isinstance(row.get(n), str) for row in rows)]
-    return [n for n in texts if len({short(row.get(n)) for row in rows}) > 1] or texts[:1]
+    told = [n for n in texts if _kinds(rows, [n]) > 1]
+    for count in range(1, len(told) + 1):
+        if _kinds(rows, told[:count]) == len(rows):
+            return told[:count]
+    numbers = [n for n in plain(rows) if told and n not in texts]
+    last = [n for n in numbers if _kinds(rows, [*told, n]) == len(rows)][:1]
+    return [*told, *last] or texts[:1]
+
+
+def _kinds(rows: Sequence[Row], names: Sequence[str]) -> int:
+    """How many different rows there are, by some of their fields."""
+    return len({tuple(short(row.get(n)) for n in names) for row in rows})
 
 
 def label(row: Row, names: Sequence[str], number: int) -> str:
     """A row's name."""
-    return " \N{MIDDLE DOT} ".join(short(row[n]) for n in names if row.get(n)) or f"row {number}"
+    told = [short(row.get(n)) for n in names]
+    return " \N{MIDDLE DOT} ".join(filter(None, told)) or f"row {number}"
 
 
 def constants(rows: Sequence[Row]) -> dict[str, str]:
@@ -130,9 +142,9 @@ def _with_ends(row: Row, name: str) -> str:
 
 def seed_table(rows: Sequence[Row], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table of all lists: mean, deviation, extremes, then each seed."""
-    names = dict.fromkeys(n for row in rows for n in row if n.endswith(_LIST))
+    names, named = dict.fromkeys(n for row in rows for n in row if n.endswith(_LIST)), labels(rows)
     lists = [
-        (label(row, labels(rows), i), n.removesuffix(_LIST), row[n])
+        (label(row, named, i), n.removesuffix(_LIST), row[n])
         for n in names
         for i, row in enumerate(rows, 1)
         if isinstance(row.get(n), list)
