@@ -51,7 +51,8 @@ class Source:
         choices=POLICIES,
     )
     file: str = field("", "HDF5 file of a policy, the policy.hdf5 of a run that trained one.")
-    steps: int = field(20_000, "TD3's iterations: a step of each world, then two updates.", low=100)
+    steps: int = field(20_000, "TD3's iterations: a step of each world, then updates.", low=100)
+    updates: int = field(2, "Its updates in an iteration.", low=1)
     num_envs: int = field(64, "Worlds that TD3 steps side by side.", low=1)
     hidden: tuple[int, ...] = field((128, 128), "Widths of its networks.", low=1)
     gamma: float = field(0.95, "Its discount.", low=0.0, high=1.0)
@@ -92,6 +93,14 @@ PRESETS = {
     "methods": Experiment(
         data=Data(level=2),
         study=Study(methods=plans_lib.METHODS, budgets=(10,)),
+        eval=Evaluation(episodes=10),
+    ),
+    # The publication's third world, with annotations as there and a tenth of its steps.
+    "half_cheetah": Experiment(
+        data=Data(world="half_cheetah"),
+        source=Source(policy="trained", num_envs=16, updates=4, gamma=0.99),
+        algo=Config(vae_steps=4000, head_steps=8000),
+        study=Study(methods=("paired", "augmented", "active", "auto", "ceiling"), budgets=(10, 50)),
         eval=Evaluation(episodes=10),
     ),
     # Published networks, lengths and literal choices, in this world.
