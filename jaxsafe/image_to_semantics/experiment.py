@@ -6,6 +6,7 @@ import dataclasses
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
+from jaxsafe.envs import batch_renderer
 from jaxsafe.image_to_semantics import config as config_lib
 from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics import target, worlds
@@ -29,7 +30,8 @@ class Data:
     )
     renderer: str = field(
         "raycaster",
-        "What draws target images: our ray caster, or MuJoCo, which needs OpenGL.",
+        "What draws target images: our ray caster; MuJoCo, which needs OpenGL; or MJX's batch "
+        "renderer, which needs warp-lang.",
         choices=target.RENDERERS,
     )
     file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
@@ -133,6 +135,8 @@ def validate_experiment(experiment: Experiment) -> None:
             "file with source.policy=file, and with no other."
         )
     worlds.check_level(data.world, data.level)
+    if data.renderer == "mjx":
+        batch_renderer.check_installed()
     if data.world not in worlds.BODIES:
         _check_game(experiment)
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes
