@@ -8,6 +8,7 @@ layers, batch and optimizer. Our steps run inside of a scan, as in a run.
 import dataclasses
 import functools
 import time
+from typing import Any
 
 from absl import app, flags
 
@@ -62,7 +63,7 @@ def raycast_row(images: int) -> dict:
 
 
 # What trains the autoencoder, and how its decoder differs from the published one.
-VAES: dict[str, dict] = {
+VAES: dict[str, dict[str, Any]] = {
     "published": {"decoder": "transposed"},
     "published, subpixel decoder of its size": {
         "decoder": "subpixel",
@@ -78,7 +79,12 @@ def _config(how: str):
 
     if how not in VAES:
         return dataclasses.replace(i2s.Config(), frames=1)
-    same = {"frames": 1, "encoders": "shared", "sample_latents": False, "latent_noise": 0.0}
+    same: dict[str, Any] = {
+        "frames": 1,
+        "encoders": "shared",
+        "sample_latents": False,
+        "latent_noise": 0.0,
+    }
     return dataclasses.replace(i2s.PAPER, **same, **VAES[how])
 
 

@@ -173,7 +173,8 @@ class Renderer:
         check_choice("renderer", by, RENDERERS)
         self.world, self.size = world, size
         self._gl = Offscreen(world.task.host.model, size) if by == "mujoco" else None
-        self._by, self._batch = by, None
+        self._by = by
+        self._batch: BatchRenderer | None = None
         if by == "mjx":
             batch_renderer.check_installed()
         self._model = world.task.host.model
@@ -253,7 +254,8 @@ class Renderer:
                 where = np.concatenate([where, mine.distractor[:, None]], axis=1)
                 flat = np.broadcast_to(np.eye(3, dtype=np.float32), (BLOCK, 1, 3, 3))
                 turn = np.concatenate([turn, flat], axis=1)
-            drawn = self._batch.draw(mine.scene, Poses(where, turn), camera)
+            posed = Poses(jnp.asarray(where), jnp.asarray(turn))
+            drawn = self._batch.draw(mine.scene, posed, camera)
             drawn = expose(some, episode[rows], step[rows], drawn)
             kept = min(BLOCK, len(qpos) - first)
             images[first : first + kept] = np.asarray(drawn)[:kept]

@@ -135,7 +135,7 @@ def kernel_gradient(
         xs, gs = (_filled(a, shape) for a in (x, g))
 
         def add(total, part):
-            return total + kernel_gradient(*part, stride, pads, kernel_shape), None
+            return total + kernel_gradient(part[0], part[1], stride, pads, kernel_shape), None
 
         return lax.scan(add, jnp.zeros(tuple(kernel_shape), x.dtype), (xs, gs))[0]
     if tuple(kernel_shape[:2]) == (1, 1) and stride == 1 and pads == ((0, 0), (0, 0)):
