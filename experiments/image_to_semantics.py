@@ -103,7 +103,10 @@ def finish(
         path = controllers.save(folder.path / "policy.hdf5", first)
         folder.say(f"policy of seed {options.seed}: {path}")
     with loop.progress_bar(options, "scoring in the target world") as bar:
-        tell = lambda fraction: bar.update(fraction - bar.n)  # noqa: E731
+
+        def tell(fraction: float) -> None:
+            bar.update(fraction - bar.n)
+
         return report.finish(folder, seeds, experiment, mine, tell)
 
 
