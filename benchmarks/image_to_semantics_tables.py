@@ -17,6 +17,14 @@ def runs(rows: Sequence[dict]) -> list[dict]:
     return [{key: row.get(key, "") for key in columns} for row in shown]
 
 
+def methods(rows: Sequence[dict]) -> list[dict]:
+    """As `runs`, with K, the steps that a label was replayed, averaged over annotated episodes."""
+    told = runs(rows)
+    for line, row in zip(told, rows, strict=True):
+        line["K"] = f"{row['horizon']:.1f}"
+    return told
+
+
 def drift(rows: Sequence[dict]) -> list[dict]:
     """Errors of replayed labels by world, level and horizon."""
     kept = []
@@ -29,11 +37,11 @@ def drift(rows: Sequence[dict]) -> list[dict]:
 
 def kernels(rows: Sequence[dict]) -> list[dict]:
     """Rates a second, and ratios to PyTorch's."""
-    kept = ("cores", "what", "by", "batch", "rate", "cpu_ms", "compile_s")
+    kept = ("cores", "what", "by", "batch", "rate", "cpu_ms", "temporary_mb", "compile_s")
     told = []
     for row in with_ratios(rows, KERNELS["image_to_semantics"]):
-        ratios = {k: row.get(k, "") for k in ("x PyTorch",)}
-        told.append({k: row[k] for k in kept if row.get(k) is not None} | ratios)
+        line = {k: "" if row.get(k) is None else row[k] for k in kept}
+        told.append(line | {"x PyTorch": row.get("x PyTorch", "")})
     return told
 
 
@@ -45,6 +53,7 @@ FILES: dict[str, Source] = {
     },
     "Demo": ("image_to_semantics_demo", "results", runs),
     "Half-cheetah": ("image_to_semantics_half_cheetah", "results", runs),
+    "Methods, level 2": ("image_to_semantics_methods", "results", methods),
     "Breakout": ("image_to_semantics_breakout", "results", runs),
     "Label drift": ("label_drift", "rows", drift),
     "Speed": ("image_to_semantics", "rows", kernels),

@@ -2,7 +2,8 @@
 """Learns semantics from images with few annotations, and lets a simulator's policy act on images.
 
 Presets: demo (the reacher arm, two cores, minutes), study (up to 50 annotations, at a gap level),
-methods (all of them), paper (published networks, lengths and literal choices, in this world).
+methods (all of them), half_cheetah (trains its policy first), paper (published networks, lengths
+and literal choices, in this world).
 """
 
 from typing import Any
@@ -23,7 +24,8 @@ from jaxsafe.m2td3 import algorithm, train
 from jaxsafe.m2td3 import config as td3
 
 POLICY = "policy"  # the stage that trains one
-_CRITIC_SCALE = 5.0  # of the order of discounted returns, metres
+# Of the order of discounted returns; the reacher's are metres.
+_CRITIC_SCALE = {"reacher": 5.0, "hopper": 20.0, "half_cheetah": 20.0}
 
 
 def policy_config(experiment: Experiment) -> td3.Config:
@@ -33,11 +35,12 @@ def policy_config(experiment: Experiment) -> td3.Config:
         method="td3",
         total_steps=how.steps,
         num_envs=envs,
+        updates_per_step=how.updates,
         replay_capacity=4000 * envs,
         batch_size=256,
         hidden=how.hidden,
         gamma=how.gamma,
-        critic_scale=_CRITIC_SCALE,
+        critic_scale=_CRITIC_SCALE[experiment.data.world],
         policy_noise=0.1,
         noise_clip=0.2,
         episode_steps=worlds.STEPS[experiment.data.world],
@@ -47,7 +50,8 @@ def policy_config(experiment: Experiment) -> td3.Config:
 def policy_stage(experiment: Experiment) -> Stage:
     """Trains a policy on semantics in the source world."""
     config, task = policy_config(experiment), worlds.make(experiment.data.world).task
-    name, leaf = next(iter(task.parameters.items()))
+    # One that is a single number: some stand for all bodies, which differ.
+    name, leaf = next((n, leaf) for n, leaf in task.parameters.items() if None not in leaf.index)
     nominal = float(np.asarray(getattr(task.model, leaf.field))[leaf.slices])
     point = uncertainty.make_set(task, {name: (nominal, nominal)})
 
@@ -99,7 +103,10 @@ def finish(
         path = controllers.save(folder.path / "policy.hdf5", first)
         folder.say(f"policy of seed {options.seed}: {path}")
     with loop.progress_bar(options, "scoring in the target world") as bar:
-        tell = lambda fraction: bar.update(fraction - bar.n)  # noqa: E731
+
+        def tell(fraction: float) -> None:
+            bar.update(fraction - bar.n)
+
         return report.finish(folder, seeds, experiment, mine, tell)
 
 

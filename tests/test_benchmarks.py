@@ -56,7 +56,7 @@ def test_image_to_semantics_times_every_kernel():
     small = ("--images=4", "--batches=2,4", "--episodes=2", "--length=3", "--per_call=1")
     rows = worker("image_to_semantics", *small, "--repeats=1")
     ours = [row for row in rows if row["by"] == "jaxsafe"]
-    assert len({(row["what"], row["batch"]) for row in ours}) == len(ours) == 2 + 3 * 2
+    assert len({(row["what"], row["batch"]) for row in ours}) == len(ours) == 2 + 6 * 2
     assert {row["what"] for row in rows if row["by"] == "PyTorch"} < {row["what"] for row in ours}
     for row in rows:
         assert row["rate"] > 0 and row["cpu_ms"] > 0

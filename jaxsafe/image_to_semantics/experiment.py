@@ -6,6 +6,7 @@ import dataclasses
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
+from jaxsafe.envs import batch_renderer
 from jaxsafe.image_to_semantics import config as config_lib
 from jaxsafe.image_to_semantics import plans as plans_lib
 from jaxsafe.image_to_semantics import target, worlds
@@ -29,7 +30,8 @@ class Data:
     )
     renderer: str = field(
         "raycaster",
-        "What draws target images: our ray caster, or MuJoCo, which needs OpenGL.",
+        "What draws target images: our ray caster; MuJoCo, which needs OpenGL; or MJX's batch "
+        "renderer, which needs warp-lang.",
         choices=target.RENDERERS,
     )
     file: str = field("", "HDF5 file of image episodes with truth to learn from; empty: made here.")
@@ -51,7 +53,8 @@ class Source:
         choices=POLICIES,
     )
     file: str = field("", "HDF5 file of a policy, the policy.hdf5 of a run that trained one.")
-    steps: int = field(20_000, "TD3's iterations: a step of each world, then two updates.", low=100)
+    steps: int = field(20_000, "TD3's iterations: a step of each world, then updates.", low=100)
+    updates: int = field(2, "Its updates in an iteration.", low=1)
     num_envs: int = field(64, "Worlds that TD3 steps side by side.", low=1)
     hidden: tuple[int, ...] = field((128, 128), "Widths of its networks.", low=1)
     gamma: float = field(0.95, "Its discount.", low=0.0, high=1.0)
@@ -94,6 +97,14 @@ PRESETS = {
         study=Study(methods=plans_lib.METHODS, budgets=(10,)),
         eval=Evaluation(episodes=10),
     ),
+    # The publication's third world, with annotations as there and a tenth of its steps.
+    "half_cheetah": Experiment(
+        data=Data(world="half_cheetah"),
+        source=Source(policy="trained", num_envs=16, updates=4, gamma=0.99),
+        algo=Config(vae_steps=4000, head_steps=8000),
+        study=Study(methods=("paired", "augmented", "active", "auto", "ceiling"), budgets=(10, 50)),
+        eval=Evaluation(episodes=10),
+    ),
     # Published networks, lengths and literal choices, in this world.
     "paper": Experiment(
         data=Data(episodes=200, held_out=100, level=0),
@@ -124,6 +135,8 @@ def validate_experiment(experiment: Experiment) -> None:
             "file with source.policy=file, and with no other."
         )
     worlds.check_level(data.world, data.level)
+    if data.renderer == "mjx":
+        batch_renderer.check_installed()
     if data.world not in worlds.BODIES:
         _check_game(experiment)
     episodes = max(experiment.study.budgets, default=1) if data.file else data.episodes

@@ -17,6 +17,7 @@ from jaxsafe.nn.conv_transpose import conv_transpose2d
 _ENCODER_STRIDES = (2, 2, 1, 2, 1, 2)  # sides 64, 31, 15, 13, 6, 4, 1
 _DECODER_STRIDES = (1, 2, 1, 2, 1, 2)  # sides 1, 4, 10, 13, 28, 31, 64
 _DECODER_WIDTHS = (64, 32, 32, 32, 16)
+_BLOCK = 8  # images whose gradients are summed at a time: what a cache holds
 _INIT = nn.initializers.lecun_normal()
 
 
@@ -35,9 +36,9 @@ class _Conv(nn.Module):
             # Drawn by the channels that come in, which are the kernel's last here.
             init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=3, out_axis=2)
             kernel = self.param("kernel", init, (k, k, self.features, channels))
-            return conv_transpose2d(x, kernel, self.stride) + bias
+            return conv_transpose2d(x, kernel, self.stride, _BLOCK) + bias
         kernel = self.param("kernel", _INIT, (k, k, channels, self.features))
-        return conv2d(x, kernel, self.stride, self.padding) + bias
+        return conv2d(x, kernel, self.stride, self.padding, block=_BLOCK) + bias
 
 
 class Encoder(nn.Module):
@@ -163,11 +164,12 @@ class Heads(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Maps latents `[B, Z]` to normalised semantics `[B, S]`."""
         x = nn.relu(nn.Dense(self.width * self.size)(z)).reshape(-1, self.size, self.width)
+        x = x.swapaxes(0, 1)  # so that all layers are products of stacked matrices as they lie
         init = nn.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=(0,))
         for layer, out in enumerate((self.width, self.width, 1)):
             shape = (self.size, self.width, out)
             kernel = self.param(f"kernel_{layer}", init, shape)
             bias = self.param(f"bias_{layer}", nn.initializers.zeros_init(), (self.size, out))
-            x = jnp.einsum("bsi,sio->bso", x, kernel) + bias
-            x = nn.relu(x) if out > 1 or layer < 2 else x
-        return x[..., 0]
+            x = x @ kernel + bias[:, None]
+            x = nn.relu(x) if layer < 2 else x
+        return x[..., 0].T

@@ -14,7 +14,8 @@ import mujoco
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice, check_range
-from jaxsafe.envs import raycaster, scenes
+from jaxsafe.envs import batch_renderer, raycaster, scenes
+from jaxsafe.envs.batch_renderer import BatchRenderer
 from jaxsafe.envs.offscreen import Offscreen
 from jaxsafe.envs.raycaster import Camera, Poses, Scene
 from jaxsafe.image_to_semantics import games
@@ -25,7 +26,7 @@ from jaxsafe.image_to_semantics.worlds import World
 __all__ = ["LEVELS", "Fleet", "Gap", "Looks", "Renderer", "look", "looks", "physics"]
 __all__ += ["open_fleet", "open_renderer"]
 
-RENDERERS = ("raycaster", "mujoco")
+RENDERERS = ("raycaster", "mujoco", "mjx")
 BLOCK = 128  # images that one call draws at most
 _KERNEL = (0.25, 0.5, 0.25)
 
@@ -163,7 +164,8 @@ class Renderer:
     """Draws states of a target world, and keeps no state but scratch memory; `close` it at the end.
 
     Raises:
-      UserError: a size below 1, an unknown renderer, or OpenGL is missing for "mujoco".
+      UserError: a size below 1, an unknown renderer, OpenGL is missing for "mujoco", or
+        warp-lang for "mjx".
     """
 
     def __init__(self, world: World, size: tuple[int, int] = (64, 64), by: str = "raycaster"):
@@ -171,6 +173,10 @@ class Renderer:
         check_choice("renderer", by, RENDERERS)
         self.world, self.size = world, size
         self._gl = Offscreen(world.task.host.model, size) if by == "mujoco" else None
+        self._by = by
+        self._batch: BatchRenderer | None = None
+        if by == "mjx":
+            batch_renderer.check_installed()
         self._model = world.task.host.model
         self._data = mujoco.MjData(self._model)
         self._geoms = scenes.visible_geoms(self._model)
@@ -199,6 +205,8 @@ class Renderer:
         """
         if self._gl is not None:
             return self._draw_by_gl(self._gl, some, episode, step, qpos)
+        if self._by == "mjx":
+            return self._draw_by_mjx(some, episode, step, qpos)
         places, turns = self.poses(qpos)
         along = (qpos[:, 0] if self.world.tracks else np.zeros(len(qpos))).astype(np.float32)
         columns = (episode.astype(np.int32), places, turns, along, step.astype(np.int32))
@@ -224,6 +232,33 @@ class Renderer:
         for first in range(0, len(qpos), BLOCK):
             part = slice(first, first + BLOCK)
             images[part] = expose(some, episode[part], step[part], images[part])
+        return images
+
+    def _draw_by_mjx(
+        self, some: Looks, episode: np.ndarray, step: np.ndarray, qpos: np.ndarray
+    ) -> np.ndarray:
+        extra = len(some.scene.kinds) - len(self._geoms)
+        if self._batch is None:  # one size of batch for all, as each is compiled for half a minute
+            fovy, spec = float(self.world.eye.fovy), self.world.task.host.spec
+            self._batch = BatchRenderer(spec, self.size, fovy, BLOCK, extra)
+        places, turns = self.poses(qpos)
+        along = np.zeros((len(qpos), 3), np.float32)
+        along[:, 0] = qpos[:, 0] * self.world.tracks
+        images = np.empty((len(qpos), *self.size, 3), np.uint8)
+        for first in range(0, len(qpos), BLOCK):
+            rows = np.arange(first, first + BLOCK) % len(qpos)
+            mine: Looks = jax.tree.map(lambda leaf, rows=rows: leaf[episode[rows]], some)
+            camera = mine.camera.replace(position=mine.camera.position + along[rows])
+            where, turn = places[rows], turns[rows]
+            if extra:
+                where = np.concatenate([where, mine.distractor[:, None]], axis=1)
+                flat = np.broadcast_to(np.eye(3, dtype=np.float32), (BLOCK, 1, 3, 3))
+                turn = np.concatenate([turn, flat], axis=1)
+            posed = Poses(jnp.asarray(where), jnp.asarray(turn))
+            drawn = self._batch.draw(mine.scene, posed, camera)
+            drawn = expose(some, episode[rows], step[rows], drawn)
+            kept = min(BLOCK, len(qpos) - first)
+            images[first : first + kept] = np.asarray(drawn)[:kept]
         return images
 
     def close(self) -> None:

@@ -11,13 +11,14 @@ from jaxsafe.nn.conv import input_gradient, kernel_gradient, plain_conv
 _NONE = ((0, 0), (0, 0))
 
 
-def conv_transpose2d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def conv_transpose2d(x: jax.Array, kernel: jax.Array, stride: int = 1, block: int = 0) -> jax.Array:
     """The adjoint of an unpadded convolution from the output to `x`, without a bias.
 
     Args:
       x: `[B, H, W, I]`.
       kernel: `[K, K, O, I]`: that of the convolution it transposes.
       stride: by which rows and columns grow.
+      block: as `conv2d`'s.
 
     Returns:
       `[B, (H - 1) stride + K, (W - 1) stride + K, O]`.
@@ -30,7 +31,7 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Ar
             f"an input {x.shape}, a kernel {kernel.shape} and stride={stride} do not fit: give "
             "[B, H, W, I], [K, K, O, I] and a stride of 1 or more."
         )
-    return _transposed(stride, x, kernel)
+    return _transposed(stride, block, x, kernel)
 
 
 def _shape(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[int, int, int, int]:
@@ -38,20 +39,21 @@ def _shape(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[int, int, int,
     return x.shape[0], rows, columns, kernel.shape[2]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _transposed(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _transposed(stride: int, block: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    del block
     return input_gradient(x, kernel, stride, _NONE, _shape(x, kernel, stride))
 
 
-def _forward(stride, x, kernel):
-    return _transposed(stride, x, kernel), (x, kernel)
+def _forward(stride, block, x, kernel):
+    return _transposed(stride, block, x, kernel), (x, kernel)
 
 
-def _backward(stride, saved, g):
+def _backward(stride, block, saved, g):
     x, kernel = saved
     return (
         plain_conv(g, kernel, stride, _NONE),
-        kernel_gradient(g, x, stride, _NONE, kernel.shape),
+        kernel_gradient(g, x, stride, _NONE, kernel.shape, block),
     )
 
 

@@ -12,7 +12,7 @@ from jaxsafe import m2td3
 from jaxsafe.core.checks import UserError
 from jaxsafe.image_to_semantics import controllers, evaluate, worlds
 from jaxsafe.image_to_semantics.collect import Recipe
-from jaxsafe.image_to_semantics.experiment import Experiment
+from jaxsafe.image_to_semantics.experiment import Data, Experiment, Source
 from jaxsafe.m2td3.networks import init_actor
 
 OBS = np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32)
@@ -97,3 +97,10 @@ def test_td3_solves_the_arm(arm):
     by_hand = evaluate.true_state_returns(recipe, 50).mean()
     trained = evaluate.true_state_returns(recipe, 50, learnt).mean()
     assert trained > by_hand - 4 > -20
+
+
+@pytest.mark.parametrize("name", ["reacher", "half_cheetah"])
+def test_a_policy_can_be_trained_in_worlds_whose_parameters_are_of_many_bodies(name):
+    """The half-cheetah's first parameter, friction, is that of all its geoms."""
+    stage = binary.policy_stage(Experiment(data=Data(world=name), source=Source(num_envs=4)))
+    assert stage.num_steps == Source().steps and stage.name == binary.POLICY

@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.nn.conv import conv2d, explicit_pads, plain_conv
+from jaxsafe.nn.conv_transpose import conv_transpose2d
 
 CASES = [
     # height, width, kernel, stride, padding
@@ -111,3 +112,20 @@ def test_second_derivatives_forward_over_reverse():
 def test_what_does_not_fit_is_named(x, kernel, options, message):
     with pytest.raises(UserError, match=message):
         conv2d(jnp.zeros(x), jnp.zeros(kernel), **options)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_by_blocks_of_images_are_those_of_all_at_once(batch, stride):
+    """Also where the last block is not full, and of a transposed convolution."""
+    with jax.enable_x64(True):
+        x, w = arrays(7, 6, 3, jnp.float64, b=batch)
+        for apply, image in ((conv2d, x), (conv_transpose2d, jnp.tile(x, 2))):
+
+            def loss(x, w, block, f=apply):
+                return jnp.sin(f(x, w, stride, block=block)).sum()
+
+            grads = [jax.grad(loss, (0, 1))(image, w, n) for n in (0, 2)]
+            assert float(jnp.abs(grads[0][1]).max()) > 0.1
+            for a, b in zip(*grads, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-12)
