@@ -126,9 +126,9 @@ def kernel_gradient(
 ) -> jax.Array:
     """Gradient with respect to the kernel, of `kernel_shape` `[K, K, I, O]`.
 
-    Channels of `x` play the batch, the batch plays the channels, and `g` the kernel. Large maps are
-    summed two to four times faster by blocks of 8 images, of which a processor's cache holds the
-    patches; small ones are not.
+    Channels of `x` play the batch, the batch plays the channels, and `g` the kernel. Of large maps
+    blocks of 8 images are up to four times faster, as a processor's cache holds their patches; of
+    small ones they are not.
     """
     if 0 < block < len(x):
         shape = (-(-len(x) // block), block)
