@@ -126,8 +126,8 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
         raise checks.UserError(
-            f"--out={path} is not a run folder (no config.json): check the path, or start the run "
-            "without --resume."
+            f"--out={path} is not a run folder (no config.json): check the path, or begin a run "
+            "there, without --resume and --mode."
         )
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
