@@ -54,6 +54,7 @@ class Files:
 
     helpful: str = field("", "Pairs by helpfulness.")
     safe: str = field("", "Pairs by safety; empty: those of `helpful`, if they tell both.")
+    test: str = field("", "Further pairs, by safety if they tell both: scored, none is learnt.")
     sft: str = field("", "prompt, completion, label rows, desirable ones learnt; empty: chosen.")
     prompts: str = field("", "JSON of {prompt} objects to answer; empty: held-out prompts.")
     held_out: float = field(0.1, "Share of prompts held out.", low=0.0, high=0.9)
@@ -223,8 +224,10 @@ PRESETS = {
     ),
 }
 
-# How far to go, and how to score, may change when a run goes on or is scored again.
-RESUMABLE = ("stage", "policies", "merges", *(leaf.path for leaf in leaves(Evaluation(), "eval")))
+# What may change when a run goes on or is scored again: how far to go, which policies (whose names
+# tell their ratios), and how to score.
+_FREE = ("stage", "policies", "ratios", "merges")
+RESUMABLE = (*_FREE, *(leaf.path for leaf in leaves(Evaluation(), "eval")))
 
 
 def validate_experiment(experiment: Experiment) -> None:
