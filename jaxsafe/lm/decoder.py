@@ -161,9 +161,11 @@ class Decoder(nn.Module):
         """
         c = self.config
         mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+        # Counted ones are below the number of slots, and so are those behind a prompt.
+        below = ids.shape[1] if positions is None or behind else None
         if positions is None:
             positions = layers.count_positions(mask, segment_ids)
-        tables = layers.rope_tables(positions, c)
+        tables = layers.rope_tables(positions, c, below)
         windows = {flag: c.sliding_window if flag else None for flag in set(c.windows())}
         seen: dict[bool, layers.Seen] = {
             flag: layers.visible_behind(mask, positions, *behind, window)

@@ -62,11 +62,28 @@ def frequencies(head_dim: int, theta: float, scaling: Llama3Scaling | None = Non
     return np.where(share > 1, base, slowed).astype(np.float32)
 
 
-def rope_tables(positions: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines `[..., D / 2]` float32 of the angles at positions `[...]`."""
+def rope_tables(
+    positions: jax.Array, config: DecoderConfig, below: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines `[..., D / 2]` float32 of the angles at positions `[...]`.
+
+    Args:
+      positions: integers, from 0.
+      config: of the decoder.
+      below: what all of them are less than, if that is known: they are then looked up, where XLA
+        for CPUs would compute them anew for every head of every layer.
+    """
     turns = frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+    if below is not None:
+        known = np.arange(below, dtype=np.float32)[:, None] * turns
+        cos, sin = (jnp.take(table, positions, 0, mode="clip") for table in _waves(known))
+        return cos, sin
     angles = positions[..., None].astype(jnp.float32) * turns
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def _waves(angles: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
