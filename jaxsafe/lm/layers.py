@@ -129,9 +129,10 @@ def attend_behind(
       seen: of `visible_behind`.
     """
     rows, prompt = seen[0].shape[:2]
-    beginning = attend(*(x[:, :prompt] for x in (q, k, v)), seen[0])
+    beginning = attend(q[:, :prompt], k[:, :prompt], v[:, :prompt], seen[0])
     own = q[:, prompt:].reshape(seen[1].shape[0], -1, *q.shape[2:])
-    answers = attend(own, *(_behind(x, prompt, own.shape[1]) for x in (k, v)), seen[1])
+    keys, values = (_behind(x, prompt, own.shape[1]) for x in (k, v))
+    answers = attend(own, keys, values, seen[1])
     return jnp.concatenate([beginning, answers.reshape(rows, -1, *q.shape[2:])], axis=1)
 
 

@@ -128,9 +128,13 @@ def of_answers(
     following = jnp.take_along_axis(ids, inside, axis=2)
     known = (jnp.arange(max_prompt) < start[:, 0]) & mask[:, 0, :max_prompt].astype(bool)
     inputs = _packed(ids[:, 0, :max_prompt], following, known, wanted, inside)
-    network, how = Decoder(config), {"behind": (max_prompt, size), "method": "hidden"}
     packed, known, places = inputs
-    hidden = jnp.asarray(network.apply({"params": params}, packed, known, None, places, **how))
+    found = Decoder(config).apply(
+        *({"params": params}, packed, known, None, places),
+        behind=(max_prompt, size),
+        method="hidden",
+    )
+    hidden = jnp.asarray(found)
     # What predicts an answer's first token is the prompt's last.
     last = jnp.take_along_axis(hidden, jnp.clip(start - 1, 0, max_prompt - 1), axis=1)
     own = hidden[:, max_prompt:].reshape(rows * answers, size, -1)[:, :-1]

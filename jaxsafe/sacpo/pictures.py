@@ -44,7 +44,8 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], bound: float |
             ]
             axes.errorbar(
                 *(xs, ys, spans[1], spans[0]),
-                **{"color": colour, "marker": markers[i % len(markers)]},
+                color=colour,
+                marker=markers[i % len(markers)],
                 label="" if n else kind,
                 linestyle="-" if len(own) > 1 else "",
                 linewidth=1.0,
@@ -53,9 +54,9 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], bound: float |
                 markerfacecolor=colour if i < len(plots.PALETTE) else "white",
             )
             if len({_ratio(row) for row in own}) > 1:
-                how = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 7}
+                how: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points"}
                 for row, x, y in zip(own, xs, ys, strict=True):
-                    axes.annotate(_ratio(row), (x, y), color=plots.MUTED, **how)
+                    axes.annotate(_ratio(row), (x, y), color=plots.MUTED, fontsize=7, **how)
     if bound is not None:
         axes.axvline(bound, color=plots.MUTED, linestyle=":", linewidth=1.2)
     axes.set_xlabel("safety: share of answers without a hazardous word", **plots.LABEL)
