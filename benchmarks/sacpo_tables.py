@@ -71,6 +71,7 @@ def tokens(rows: Sequence[dict]) -> list[dict]:
 FILES: dict[str, Source] = {
     "Demo, five seeds": ("sacpo_demo", "results", policies),
     "Study, five seeds": ("sacpo_study", "results", policies),
+    "Sweep, five seeds": ("sacpo_sweep", "results", policies),
     "Real pairs": ("sacpo_real", "results", pairs),
     "DPO updates": ("sacpo_dpo", "rows", updates),
     "Greedy generation": ("lm_generate", "rows", tokens),
