@@ -31,27 +31,31 @@ def policies(rows: Sequence[dict]) -> list[dict]:
 
 
 def pairs(rows: Sequence[dict]) -> list[dict]:
-    """A row per policy: what it says of held-out pairs; the last, what length alone would score."""
-    names = ("helpful_accuracy", "helpful_nll", "safe_accuracy", "safe_nll")
+    """A row per policy: what it says of held-out pairs, means and least to most of the seeds.
 
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
+    The last row is what length alone would score.
+    """
+    kinds = [kind for kind in ("helpful", "safe", "test") if f"{kind}_nll" in rows[0]]
+
+    def cell(row: dict, name: str) -> str:
+        if row[name] is None:
+            return "-"
+        each = row[f"{name}_per_seed"]
+        spread = f" ({min(each):.3f} to {max(each):.3f})" if len(each) > 1 else ""
+        return f"{row[name]:.3f}{spread}"
 
     found = [
-        {"policy": row["policy"]} | {n.replace("_", " "): cell(row[n]) for n in names}
+        {"policy": row["policy"]}
+        | {f"{k} {n}": cell(row, f"{k}_{n}") for k in kinds for n in ("accuracy", "nll")}
         for row in rows
     ]
-    length = [rows[0][f"{which}_longer"] for which in ("helpful", "safe")]
-    cells = (cell(length[0]), "-", cell(length[1]), "-")
-    return [
-        *found,
-        {"policy": "the longer answer"} | dict(zip(list(found[0])[1:], cells, strict=True)),
-    ]
+    length = {f"{k} accuracy": f"{rows[0][f'{k}_longer']:.3f}" for k in kinds}
+    return [*found, {name: "-" for name in found[0]} | {"policy": "the longer answer"} | length]
 
 
 def updates(rows: Sequence[dict]) -> list[dict]:
     """Seconds of an update, and ratios of rates."""
-    kept = ("cores", "by", "reference", "s_per_update", "x TRL")
+    kept = ("cores", "by", "pairs", "reference", "s_per_update", "temporary_mb", "x TRL")
     found = with_ratios(rows, KERNELS["sacpo_dpo"])
     return [{k: row[k] for k in kept if k in row} for row in found]
 
@@ -67,6 +71,7 @@ def tokens(rows: Sequence[dict]) -> list[dict]:
 FILES: dict[str, Source] = {
     "Demo, five seeds": ("sacpo_demo", "results", policies),
     "Study, five seeds": ("sacpo_study", "results", policies),
+    "Sweep, five seeds": ("sacpo_sweep", "results", policies),
     "Real pairs": ("sacpo_real", "results", pairs),
     "DPO updates": ("sacpo_dpo", "rows", updates),
     "Greedy generation": ("lm_generate", "rows", tokens),

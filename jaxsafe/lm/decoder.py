@@ -13,6 +13,7 @@ Letters in shapes: B batch, T tokens, V vocabulary, H width, L layers, I and O i
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -77,7 +78,7 @@ def block(
     layer: Params,
     h: jax.Array,
     tables: tuple[jax.Array, jax.Array],
-    seen: jax.Array,
+    seen: layers.Seen,
     config: DecoderConfig,
 ) -> jax.Array:
     """One layer: `h` `[B, T, H]` to the same, plus attention, plus a gated perceptron.
@@ -86,7 +87,7 @@ def block(
       layer: its parameters, without the axis of layers.
       h: `[B, T, H]` in the dtype of the computation.
       tables: cosines and sines `[B, T, D / 2]`.
-      seen: `[B, T, T]` bool, which key a query sees.
+      seen: `[B, T, T]` bool, which key a query sees; or the two of `layers.visible_behind`.
       config: of the decoder.
     """
     dtype = jnp.dtype(config.dtype)
@@ -100,7 +101,11 @@ def block(
         q = layers.rms(q, layer["q_norm"], config.rms_eps)
         k = layers.rms(k, layer["k_norm"], config.rms_eps)
     cos, sin = (table[:, :, None] for table in tables)
-    mixed = layers.attend(layers.rotate(q, cos, sin), layers.rotate(k, cos, sin), v, seen)
+    q, k = (layers.rotate(x, cos, sin) for x in (q, k))
+    if isinstance(seen, tuple):
+        mixed = layers.attend_behind(q, k, v, seen)
+    else:
+        mixed = layers.attend(q, k, v, seen)
     h = h + layers.linear(mixed.reshape(*h.shape[:2], -1), layer["o"], dtype)
     x = layers.rms(h, layer["mlp_norm"], config.rms_eps)
     gate = jax.nn.silu(layers.linear(x, layer["gate"], dtype))
@@ -141,7 +146,7 @@ class Decoder(nn.Module):
         mask: jax.Array | None = None,
         segment_ids: jax.Array | None = None,
         positions: jax.Array | None = None,
-        prefix: bool = False,
+        behind: tuple[int, int] | None = None,
     ) -> jax.Array:
         """What the head reads, `[B, T, H]` after the last norm.
 
@@ -151,26 +156,29 @@ class Decoder(nn.Module):
           segment_ids: `[B, T]`, equal within each piece packed into a row; pieces do not see
             each other.
           positions: `[B, T]` of the rotation; None counts the tokens of each row or piece.
-          prefix: piece 0 of a row is the beginning of each of its other pieces, whose positions
-            go on from it; `positions` are given then.
+          behind: (P, C), where a row is a prompt of P slots and then answers of C slots each,
+            which see it and themselves; `positions` are given then, going on from the prompt's.
         """
         c = self.config
         mask = jnp.ones(ids.shape, bool) if mask is None else mask.astype(bool)
+        # Counted ones are below the number of slots, and so are those behind a prompt.
+        below = ids.shape[1] if positions is None or behind else None
         if positions is None:
             positions = layers.count_positions(mask, segment_ids)
-        tables = layers.rope_tables(positions, c)
-        seen = {
-            flag: layers.visible(
-                mask, segment_ids, c.sliding_window if flag else None, positions if prefix else None
-            )
-            for flag in set(c.windows())
+        tables = layers.rope_tables(positions, c, below)
+        windows = {flag: c.sliding_window if flag else None for flag in set(c.windows())}
+        seen: dict[bool, layers.Seen] = {
+            flag: layers.visible_behind(mask, positions, *behind, window)
+            if behind
+            else layers.visible(mask, segment_ids, window)
+            for flag, window in windows.items()
         }
 
         def step(h: jax.Array, xs: tuple[Params, jax.Array]) -> tuple[jax.Array, None]:
             layer, flag = xs
             chosen = next(iter(seen.values()))
             if len(seen) == 2:
-                chosen = jnp.where(flag, seen[True], seen[False])
+                chosen = jax.tree.map(partial(jnp.where, flag), seen[True], seen[False])
             return layers.keep_rows_apart(block(layer, h, tables, chosen, c)), None
 
         if c.remat != "none":

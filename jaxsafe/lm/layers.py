@@ -62,11 +62,28 @@ def frequencies(head_dim: int, theta: float, scaling: Llama3Scaling | None = Non
     return np.where(share > 1, base, slowed).astype(np.float32)
 
 
-def rope_tables(positions: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines `[..., D / 2]` float32 of the angles at positions `[...]`."""
+def rope_tables(
+    positions: jax.Array, config: DecoderConfig, below: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines `[..., D / 2]` float32 of the angles at positions `[...]`.
+
+    Args:
+      positions: integers, from 0.
+      config: of the decoder.
+      below: what all of them are less than, if that is known: they are then looked up, where XLA
+        for CPUs would compute them anew for every head of every layer.
+    """
     turns = frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+    if below is not None:
+        known = np.arange(below, dtype=np.float32)[:, None] * turns
+        cos, sin = (jnp.take(table, positions, 0, mode="clip") for table in _waves(known))
+        return cos, sin
     angles = positions[..., None].astype(jnp.float32) * turns
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def _waves(angles: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -92,6 +109,37 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Arr
     grouped = jnp.moveaxis(q.reshape(batch, length, k.shape[2], -1, width), 1, 3)
     mixed = _mix(grouped, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), seen)
     return jnp.moveaxis(mixed, 3, 1).reshape(batch, length, heads, width)
+
+
+# Which key a query sees: `[B, T, S]`, or as `visible_behind` has it.
+Seen = jax.Array | tuple[jax.Array, jax.Array]
+
+
+def attend_behind(
+    q: jax.Array, k: jax.Array, v: jax.Array, seen: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """`attend` on rows of a prompt and A answers behind it, `[B, P + A C, N, D]`.
+
+    Answers do not see one another, so that no scores between them are computed.
+
+    Args:
+      q: `[B, P + A C, N, D]`.
+      k: `[B, P + A C, K, D]`.
+      v: `[B, P + A C, K, D]`.
+      seen: of `visible_behind`.
+    """
+    rows, prompt = seen[0].shape[:2]
+    beginning = attend(q[:, :prompt], k[:, :prompt], v[:, :prompt], seen[0])
+    own = q[:, prompt:].reshape(seen[1].shape[0], -1, *q.shape[2:])
+    keys, values = (_behind(x, prompt, own.shape[1]) for x in (k, v))
+    answers = attend(own, keys, values, seen[1])
+    return jnp.concatenate([beginning, answers.reshape(rows, -1, *q.shape[2:])], axis=1)
+
+
+def _behind(x: jax.Array, prompt: int, size: int) -> jax.Array:
+    """`[B A, P + C, ...]`: each answer of `x` `[B, P + A C, ...]` behind the prompt, C `size`."""
+    own = x[:, prompt:].reshape(-1, size, *x.shape[2:])
+    return jnp.concatenate([jnp.repeat(x[:, :prompt], len(own) // len(x), axis=0), own], axis=1)
 
 
 @jax.custom_vjp
@@ -151,7 +199,7 @@ def visible(
     mask: jax.Array,
     segment_ids: jax.Array | None = None,
     window: int | None = None,
-    prefixed: jax.Array | None = None,
+    positions: jax.Array | None = None,
 ) -> jax.Array:
     """Which key a query sees, `[B, T, T]` bool: tokens of its piece, up to itself, in the window.
 
@@ -159,17 +207,35 @@ def visible(
       mask: `[B, T]` bool, true at tokens.
       segment_ids: `[B, T]`, as in `count_positions`.
       window: how many of the newest keys, the query's own among them; None for all.
-      prefixed: `[B, T]` positions, where piece 0 of a row is the beginning of each of its other
-        pieces: these see it too, and positions tell who is before whom.
+      positions: `[B, T]`, which tell who is before whom; None: slots do.
     """
-    slots = jnp.arange(mask.shape[1]) if prefixed is None else prefixed
+    slots = jnp.arange(mask.shape[1]) if positions is None else positions
     age = slots[..., :, None] - slots[..., None, :]
     near = age >= 0 if window is None else (age >= 0) & (age < window)
     seen = near & mask[:, None, :]
     if segment_ids is not None:
-        same = segment_ids[:, :, None] == segment_ids[:, None, :]
-        seen &= same if prefixed is None else same | (segment_ids[:, None, :] == 0)
+        seen &= segment_ids[:, :, None] == segment_ids[:, None, :]
     return seen
+
+
+def visible_behind(
+    mask: jax.Array, positions: jax.Array, prompt: int, size: int, window: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """`visible` on rows of a prompt of P slots and A answers of C slots, each going on from it.
+
+    Args:
+      mask: `[B, P + A C]` bool, true at tokens.
+      positions: `[B, P + A C]`, an answer's going on from the prompt's tokens.
+      prompt: P.
+      size: C.
+      window: as `visible` takes it.
+
+    Returns:
+      what the prompt's queries see of it, `[B, P, P]`, and an answer's of the prompt and of
+      itself, `[B A, C, P + C]`.
+    """
+    both = visible(_behind(mask, prompt, size), None, window, _behind(positions, prompt, size))
+    return visible(mask[:, :prompt], None, window), both[:, prompt:]
 
 
 def _on_mesh() -> bool:

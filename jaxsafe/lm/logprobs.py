@@ -128,7 +128,12 @@ def of_answers(
     following = jnp.take_along_axis(ids, inside, axis=2)
     known = (jnp.arange(max_prompt) < start[:, 0]) & mask[:, 0, :max_prompt].astype(bool)
     inputs = _packed(ids[:, 0, :max_prompt], following, known, wanted, inside)
-    found = Decoder(config).apply({"params": params}, *inputs, prefix=True, method="hidden")
+    packed, known, places = inputs
+    found = Decoder(config).apply(
+        *({"params": params}, packed, known, None, places),
+        behind=(max_prompt, size),
+        method="hidden",
+    )
     hidden = jnp.asarray(found)
     # What predicts an answer's first token is the prompt's last.
     last = jnp.take_along_axis(hidden, jnp.clip(start - 1, 0, max_prompt - 1), axis=1)
@@ -152,21 +157,15 @@ def _packed(
     """One row for a prompt `[B, P]` and its answers `[B, K, C]`, whose places `at` `[B, K, C]` are.
 
     Returns:
-      the decoder's ids, mask, pieces (0 the prompt, k + 1 answer k) and positions, `[B, P + K C]`.
+      the decoder's ids, mask and positions, `[B, P + K C]`.
     """
-    rows, count, size = answers.shape
+    rows = len(prompt)
 
     def joined(first: jax.Array, rest: jax.Array) -> jax.Array:
         return jnp.concatenate([first, rest.reshape(rows, -1)], axis=1)
 
     slots = jnp.broadcast_to(jnp.arange(prompt.shape[1]), prompt.shape)
-    pieces = jnp.broadcast_to(jnp.repeat(jnp.arange(count), size) + 1, (rows, count * size))
-    return (
-        joined(prompt, answers),
-        joined(known, wanted),
-        joined(jnp.zeros(prompt.shape, jnp.int32), pieces),
-        joined(slots, at),
-    )
+    return joined(prompt, answers), joined(known, wanted), joined(slots, at)
 
 
 def _head(config: DecoderConfig, params: Any) -> Callable[[jax.Array], jax.Array]:

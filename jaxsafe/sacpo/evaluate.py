@@ -10,13 +10,14 @@
                      95% bootstrap intervals of these means over seeds
   bound, meets_bound b, and the number of seeds with E[g] >= b
   words              mean length of answers
-  helpful_accuracy, safe_accuracy
+  helpful_accuracy, safe_accuracy, test_accuracy
                      share of held-out pairs whose implicit margin against the SFT policy has the
-                     right sign; 0.5 is chance. None for SFT itself and where there are no pairs
-  helpful_longer, safe_longer
+                     right sign; 0.5 is chance. None for SFT itself and where there are no pairs;
+                     test: of the file of pairs that are scored alone, where there is one
+  helpful_longer, safe_longer, test_longer
                      share of held-out pairs whose chosen answer has more tokens, ties half: what
                      length alone would score
-  helpful_nll, safe_nll
+  helpful_nll, safe_nll, test_nll
                      mean -log pi(chosen answer | prompt) per token, nats
   ..._per_seed       the same of each seed, in order
 """

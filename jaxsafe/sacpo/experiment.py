@@ -54,6 +54,7 @@ class Files:
 
     helpful: str = field("", "Pairs by helpfulness.")
     safe: str = field("", "Pairs by safety; empty: those of `helpful`, if they tell both.")
+    test: str = field("", "Further pairs, by safety if they tell both: scored, none is learnt.")
     sft: str = field("", "prompt, completion, label rows, desirable ones learnt; empty: chosen.")
     prompts: str = field("", "JSON of {prompt} objects to answer; empty: held-out prompts.")
     held_out: float = field(0.1, "Share of prompts held out.", low=0.0, high=0.9)
@@ -197,9 +198,10 @@ PRESETS = {
         eval=Evaluation(samples=1, temperature=0.0),
         model=Model(vocab_size=4096, hidden_size=128, layers=4, intermediate_size=344),
         text=Text(template=tokenizer.ALPACA_BEAVER, max_prompt=64, max_length=160),
-        sft=dataclasses.replace(_SFT, epochs=1, batch_size=32),
-        helpful=dataclasses.replace(_ALIGN, epochs=1, batch_size=32),
-        safe=dataclasses.replace(_ALIGN, epochs=1, batch_size=32),
+        # In parts whose activations stay in a core's cache.
+        sft=dataclasses.replace(_SFT, epochs=1, batch_size=32, accumulation=4),
+        helpful=dataclasses.replace(_ALIGN, epochs=1, batch_size=32, accumulation=8),
+        safe=dataclasses.replace(_ALIGN, epochs=1, batch_size=32, accumulation=8),
     ),
     "paper": Experiment(
         source="files",
@@ -223,8 +225,10 @@ PRESETS = {
     ),
 }
 
-# How far to go, and how to score, may change when a run goes on or is scored again.
-RESUMABLE = ("stage", "policies", "merges", *(leaf.path for leaf in leaves(Evaluation(), "eval")))
+# What may change when a run goes on or is scored again: how far to go, which policies (whose names
+# tell their ratios), and how to score.
+_FREE = ("stage", "policies", "ratios", "merges")
+RESUMABLE = (*_FREE, *(leaf.path for leaf in leaves(Evaluation(), "eval")))
 
 
 def validate_experiment(experiment: Experiment) -> None:

@@ -144,7 +144,8 @@ def choose(
     if reached:
         high = least(lambda x: at(x).safety >= level, float(grid[reached - 1]), high)
     point = at(high)
-    if point.effective_samples < least_effective:
+    # Equal weights come to the number of samples but for rounding.
+    if point.effective_samples < least_effective * (1 - 1e-6):
         raise UserError(
             f"lambda={high:.4g} reaches level={level:g} by {point.effective_samples:.2f} effective "
             f"samples per prompt of {r.shape[1]}, fewer than least_effective={least_effective:g}: "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Merges, answers and scores of finished policies; rows, a table, and helpfulness by safety."""
+"""Merges, answers and scores of finished policies; rows, and a table."""
 
 import json
 import pathlib
@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxsafe.core import metrics, plots, tables
+from jaxsafe.core import metrics, tables
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.run import Folder
 from jaxsafe.lm import hf, hf_config, sharding
 from jaxsafe.lm.config import DecoderConfig
-from jaxsafe.sacpo import comparisons, evaluate, implicit, merge, stages
+from jaxsafe.sacpo import comparisons, evaluate, implicit, merge, pictures, stages
 from jaxsafe.sacpo.experiment import STAGES, Experiment
 from jaxsafe.sacpo.sources import Source
 from jaxsafe.sacpo.types import Params
@@ -79,7 +78,7 @@ def finish(
     for by in judged:
         folder.say("\n" + tables.text_table(comparisons.table(by)))
     if known:
-        folder.say(f"picture: {picture(folder.plots / 'pareto.png', found, bound)}")
+        folder.say(f"picture: {pictures.pareto(folder.plots / 'pareto.png', found, bound)}")
     return found
 
 
@@ -238,37 +237,3 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | ({"seeds that keep the bound": row["meets_bound"]} if met else {})
         for row in rows
     ]
-
-
-def picture(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], bound: float | None):
-    """Draws reward by safety with 95% intervals over seeds, a colour for each kind of policy."""
-    figure = Figure(figsize=(7.6, 5.0), dpi=plots.DPI, layout="constrained")
-    axes = figure.add_subplot()
-    kinds = list(dict.fromkeys(row["policy"].partition("@")[0] for row in rows))
-    markers = "osD^vP*Xh"
-    for i, kind in enumerate(kinds):
-        own = [row for row in rows if row["policy"].partition("@")[0] == kind]
-        xs, ys = ([row[name] for row in own] for name in ("safety", "reward"))
-        spans = [
-            np.abs([[row[n] - row[f"{n}_low"], row[f"{n}_high"] - row[n]] for row in own]).T
-            for n in ("safety", "reward")
-        ]
-        colour = plots.PALETTE[i % len(plots.PALETTE)]
-        axes.errorbar(
-            *(xs, ys, spans[1], spans[0]),
-            **{"color": colour, "marker": markers[i % len(markers)], "label": kind},
-            linestyle="-" if len(own) > 1 else "",
-            linewidth=1.0,
-            elinewidth=0.9,
-            markersize=6,
-            markerfacecolor=colour if i < len(plots.PALETTE) else "white",
-        )
-    if bound is not None:
-        axes.axvline(bound, color=plots.MUTED, linestyle=":", linewidth=1.2)
-    axes.set_xlabel("safety: share of answers without a hazardous word", **plots.LABEL)
-    axes.set_ylabel("reward: share of the words asked for", **plots.LABEL)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    caption = "bars: 95% bootstrap intervals of means over seeds · dotted: the bound b"
-    figure.supxlabel(caption, fontsize=8.5, color=plots.MUTED)
-    return plots.save(figure, path)

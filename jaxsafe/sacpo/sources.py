@@ -29,7 +29,7 @@ class Source:
       tokenizer: of transformers.
       data: `sft`, `helpful`, `safe` for training.
       labels: single answers by safety, for a safety stage by KTO; None: those of the pairs.
-      held_out: `helpful` and `safe` pairs with held-out prompts.
+      held_out: `helpful` and `safe` pairs with held-out prompts, and `test`, a file of its own.
       prompts: texts to answer.
       prompt_ids: their tokens.
       told: lines for the log: what was read, left out, truncated.
@@ -150,19 +150,21 @@ def _files(experiment: Experiment) -> Source:
     if not files.helpful:
         raise UserError("files.helpful is empty: name a file of pairs, or take --source=synthetic.")
 
-    def pairs(path: str, which: str) -> tuple[list[Pair], list[Pair]]:
+    def pairs(path: str, which: str) -> list[Pair]:
         read = preferences.read_pairs(path, which)
         told.append(str(read.report))
-        rows = read.rows[: files.max_rows or None]
-        return preferences.split(rows, files.held_out)
+        return read.rows[: files.max_rows or None]
 
-    helpful, helpful_out = pairs(files.helpful, "helpful")
-    safe, safe_out = pairs(files.safe or files.helpful, "safe")
+    def parts(path: str, which: str) -> tuple[list[Pair], list[Pair]]:
+        return preferences.split(pairs(path, which), files.held_out)
+
+    helpful, helpful_out = parts(files.helpful, "helpful")
+    safe, safe_out = parts(files.safe or files.helpful, "safe")
     sft: list[Any] = [(row.prompt, row.chosen) for row in helpful + safe]
     if files.sft:
         read = preferences.read_labelled(files.sft, "helpful")
         told.append(str(read.report))
-        rows, _ = preferences.split(read.rows, files.held_out)
+        rows, _ = preferences.split(read.rows[: files.max_rows or None], files.held_out)
         sft = [(row.prompt, row.completion) for row in rows if row.desirable]
     texts = [experiment.text.template.replace("{input}", p) + " " + a for p, a in sft]
     tokenizer = _tokenizer(experiment, texts)
@@ -170,11 +172,26 @@ def _files(experiment: Experiment) -> Source:
     data = {
         name: encode(name, x) for name, x in (("sft", sft), ("helpful", helpful), ("safe", safe))
     }
-    held = (("helpful", helpful_out), ("safe", safe_out))
-    held_out = {name: encode(f"held-out {name}", x) for name, x in held if x}
-    prompts = _prompts(files.prompts) if files.prompts else [row.prompt for row in helpful_out]
+    held = {"helpful": helpful_out, "safe": safe_out}
+    if files.test:
+        learnt = {row[0] for row in (*sft, *helpful, *safe)}
+        held["test"] = _unseen(pairs(files.test, "safe"), learnt, told)
+    held_out = {name: encode(f"held-out {name}", x) for name, x in held.items() if x}
+    # A prompt has pairs in plenty, and is answered once.
+    asked = list(dict.fromkeys(row.prompt for row in helpful_out))
+    prompts = _prompts(files.prompts) if files.prompts else asked
     ids = _prompt_ids(experiment, tokenizer, prompts)
     return Source(tokenizer, data, None, held_out, prompts, ids, told + encode.told)
+
+
+def _unseen(pairs: list[Pair], learnt: set[str], told: list[str]) -> list[Pair]:
+    """Pairs whose prompts nothing is learnt of; tells how many others there were."""
+    seen = {prompt.strip() for prompt in learnt}
+    found = [pair for pair in pairs if pair.prompt.strip() not in seen]
+    told.append(f"test: {len(pairs) - len(found)} pairs with prompts that are learnt left out")
+    if not found:
+        raise UserError("files.test has no prompt that is not learnt: name another file.")
+    return found
 
 
 def _prompts(path: str) -> list[str]:

@@ -42,13 +42,20 @@ class Member(NamedTuple):
 
 
 def members(experiment: Experiment, source: Source, model: DecoderConfig) -> list[Member]:
-    """The policies to train, parents first."""
+    """The policies to train, parents first.
+
+    Raises:
+      UserError: data do not fit a stage; it is named.
+    """
     found = []
     for name, parent, data, temperature in chain.order(experiment):
         stage = chain.stage_of(experiment, data, temperature)
         # One model over many devices was measured with whole rows.
         share = experiment.model.spread == "seeds"
-        plan = train.plan(model, stage, source.training(data, stage.loss), share)
+        try:
+            plan = train.plan(model, stage, source.training(data, stage.loss), share)
+        except UserError as error:
+            raise UserError(f"stage {name}: {error}") from error
         found.append(Member(name, parent, plan))
     return found
 

@@ -87,18 +87,32 @@ def test_eval_scores_again(finished, tmp_path):
     assert snapshot(out / "checkpoints") == before
 
 
+@pytest.mark.slow
+def test_a_finished_run_takes_further_ratios(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    before = snapshot(out / "checkpoints")
+    done = binaries.run(MODULE, "--resume", f"--out={out}", "--ratios=0.5,0.25", "--noprogress")
+    assert done.returncode == 0, done.stderr
+    after = snapshot(out / "checkpoints")
+    assert {name: after[name] for name in before} == before
+    summary = json.loads((out / "summary.json").read_text())["results"]
+    names = {row["policy"] for row in summary}
+    assert {"safe@0.5", "safe_helpful@0.5", "p_sacpo@0.5:0.5", "p_sacpo@0.25:0.5"} <= names
+
+
 def test_files_of_pairs_train_too(finished, tmp_path):
     """From a folder that a run left; its pairs are of the synthetic task."""
     from jaxsafe.sacpo import synthetic
 
     data = synthetic.draw(synthetic.Task(prompts=40, held_out=2, pairs=300))
-    for name, rows in (("helpful", data.helpful), ("safe", data.safe)):
+    files = {"helpful": data.helpful, "safe": data.safe, "test": data.held_out_helpful}
+    for name, rows in files.items():
         text = "".join(json.dumps(row._asdict()) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(text)
     out = tmp_path / "run"
     flags = [
         *("--preset=real", *TINY, "--log_every=2", *RUN, "--num_seeds=1"),
-        *(f"--files.{x}={tmp_path}/{x}.jsonl" for x in ("helpful", "safe")),
+        *(f"--files.{x}={tmp_path}/{x}.jsonl" for x in files),
         *("--policies=helpful,helpful_safe", f"--text.template={synthetic.TEMPLATE}"),
         *(f"--model.folder={finished}/models/sft/seed0", "--merges=0.5"),
         *("--eval.samples=1", "--eval.max_new=4", f"--out={out}"),
@@ -109,6 +123,8 @@ def test_files_of_pairs_train_too(finished, tmp_path):
     summary = json.loads((out / "summary.json").read_text())["results"]
     assert {"sft", "helpful", "helpful_safe@0.1"} <= {row["policy"] for row in summary}
     assert all("reward" not in row and row["helpful_nll"] != 0 for row in summary)
+    shares = {row["policy"]: row["test_accuracy"] for row in summary}
+    assert all(0 < shares[name] < 1 for name in ("helpful", "helpful_safe@0.1"))
 
 
 @pytest.mark.slow

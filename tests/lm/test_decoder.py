@@ -62,6 +62,18 @@ def test_rotation_keeps_norms_and_products_depend_on_distance_only():
     np.testing.assert_array_equal(at(q, 0), q)
 
 
+@pytest.mark.parametrize("family", ["qwen3", "llama3"])
+def test_tables_that_are_looked_up_are_those_that_are_computed(family):
+    config = models.FAMILIES[family]
+    positions = jnp.array([[0, 7, 3], [900, 2, 7]])
+    for found, expected in zip(
+        layers.rope_tables(positions, config, 901),
+        layers.rope_tables(positions, config),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_without_layers_the_model_is_a_table_of_bigrams():
     """Zero output projections leave rms(E[id]) W, which NumPy computes here."""
     config = models.FAMILIES["mistral"]
