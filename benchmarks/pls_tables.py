@@ -48,7 +48,10 @@ def throughput(rows: Sequence[dict]) -> str:
 def transformer(rows: Sequence[dict]) -> str:
     """Training steps and policy steps a second of the decision transformer."""
     keys = ("cores", "what", "by", "batch")
-    return markdown_table([{k: row[k] for k in keys} | {"a second": row["rate"]} for row in rows])
+    more = {"a second": "rate", "temporary_mb": "temporary_mb"}
+    return markdown_table(
+        [{k: row[k] for k in keys} | {k: row.get(v, "") for k, v in more.items()} for row in rows]
+    )
 
 
 BENCHMARKS = {
