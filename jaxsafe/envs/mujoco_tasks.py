@@ -113,9 +113,10 @@ def from_spec(spec: MujocoSpec) -> Task:
       UserError: if the task needs Gymnasium's files and they are absent.
     """
     host = compile_model(spec)
-    model = mjx.put_model(host, impl="jax")
+    own = jax.local_devices()[0]  # MJX takes the first of all, which may be another process's
+    model = mjx.put_model(host, impl="jax", device=own)
     model = model.replace(opt=model.opt.replace(ls_iterations=spec.ls_iterations))
-    blank = _uncommitted(mjx.make_data(host, impl="jax"))
+    blank = _uncommitted(mjx.make_data(host, impl="jax", device=own))
     limits = host.actuator_ctrlrange.astype(np.float32)
     parameters = {p: _leaf(host, field, element) for p, field, element in spec.parameters}
     return Task(
@@ -151,7 +152,7 @@ def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
 
 def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:
     """Returns the state of an episode that starts at `qpos` `[nq]`, `qvel` `[nv]`."""
-    blank = mjx.make_data(task.host.model, impl="jax")
+    blank = mjx.make_data(task.host.model, impl="jax", device=jax.local_devices()[0])
     return _place(task.host.spec, blank, model, jnp.asarray(qpos), jnp.asarray(qvel))
 
 
