@@ -13,6 +13,7 @@ from tests.experiments.binaries import json_rows
 CASES = test_survival.CASES
 # Stages that begin alike, where not all do: others begin from what rounding came to.
 ALIKE = {"sacpo": ("sft",)}
+_SIGNS = "policy/accuracy"  # counts signs of margins that are 0 at first, but for rounding
 
 
 @pytest.mark.slow
@@ -41,7 +42,8 @@ def test_two_processes_train_a_seed_each(case, tmp_path_factory, tmp_path):
         alike = row["stage"] in ALIKE.get(case.name, (row["stage"],))
         if alike and (row["stage"], row["seed"]) not in begun:
             begun.add((row["stage"], row["seed"]))
-            for name, value in numbers.items():
-                np.testing.assert_allclose(value, other[name], rtol=1e-3, atol=1e-4, err_msg=name)
+            for name in numbers.keys() - {_SIGNS}:
+                given = {"rtol": 1e-3, "atol": 1e-4, "err_msg": name}
+                np.testing.assert_allclose(numbers[name], other[name], **given)
     assert len(json_rows(out / "eval.jsonl")) == len(json_rows(whole / "eval.jsonl"))
     assert (out / "summary.json").exists()
