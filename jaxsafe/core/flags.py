@@ -205,6 +205,7 @@ def _entry(flag: flags.Flag) -> str:
 
 
 def _exit(message: str) -> NoReturn:
+    interrupt.hush()
     print(" ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 

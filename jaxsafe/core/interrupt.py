@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C that is not lost."""
+"""Ctrl-C that is not lost, and an end in one line."""
 
 import _thread
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,4 +31,15 @@ def deliver_again() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
+
+
+def hush() -> None:
+    """Lets nothing more be printed of errors that nobody can catch.
+
+    After a message that says what failed: a checkpoint's writer whose disk is full leaves threads
+    and coroutines behind, and Python tells a traceback of each.
+    """
+    sys.unraisablehook = threading.excepthook = lambda _: None
+    logging.getLogger("asyncio").disabled = True

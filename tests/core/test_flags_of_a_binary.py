@@ -23,6 +23,7 @@ from test_flags import Algo, PRESETS
 from jaxsafe.core import config, flags
 from jaxsafe.core.checks import UserError
 
+LEFT = []
 ACTION = absl_flags.DEFINE_string("action", "print", "What to do.")
 
 def resolve(values):
@@ -35,10 +36,12 @@ def resolve(values):
 def main(argv):
     options, result = resolve(absl_flags.FLAGS)
     if ACTION.value == "user_error":
+        LEFT.append(type("Left", (), dict(__del__=lambda self: 1 / 0))())  # told at the very end
         raise UserError("out='x' is taken: give --resume.")
     if ACTION.value == "interrupt":
         raise KeyboardInterrupt
     if ACTION.value == "dropped interrupt":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below nohup
         type("Gone", (), dict(__del__=lambda self: signal.raise_signal(signal.SIGINT)))()
         time.sleep(20)
     if ACTION.value == "bug":
