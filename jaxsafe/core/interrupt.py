@@ -41,5 +41,10 @@ def hush() -> None:
     After a message that says what failed: a checkpoint's writer whose disk is full leaves threads
     and coroutines behind, and Python tells a traceback of each.
     """
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.unraisablehook = _ignore
+    threading.excepthook = _ignore
     logging.getLogger("asyncio").disabled = True
+
+
+def _ignore(_: Any) -> None:
+    """Tells nobody."""
