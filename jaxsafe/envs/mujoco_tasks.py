@@ -113,10 +113,9 @@ def from_spec(spec: MujocoSpec) -> Task:
       UserError: if the task needs Gymnasium's files and they are absent.
     """
     host = compile_model(spec)
-    own = jax.local_devices()[0]  # MJX takes the first of all, which may be another process's
-    model = mjx.put_model(host, impl="jax", device=own)
+    model = mjx.put_model(host, impl="jax", device=_own_device())
     model = model.replace(opt=model.opt.replace(ls_iterations=spec.ls_iterations))
-    blank = _uncommitted(mjx.make_data(host, impl="jax", device=own))
+    blank = _uncommitted(mjx.make_data(host, impl="jax", device=_own_device()))
     limits = host.actuator_ctrlrange.astype(np.float32)
     parameters = {p: _leaf(host, field, element) for p, field, element in spec.parameters}
     return Task(
@@ -137,6 +136,11 @@ def from_spec(spec: MujocoSpec) -> Task:
     )
 
 
+def _own_device():
+    """Where MJX is to put arrays: it takes the first device of all, maybe another process's."""
+    return jax.local_devices()[0]
+
+
 def _uncommitted(tree):
     """Copies arrays so that they are bound to no device: they may then be sharded anywhere."""
     return jax.tree.map(jnp.asarray, jax.device_get(tree))
@@ -152,7 +156,7 @@ def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
 
 def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:
     """Returns the state of an episode that starts at `qpos` `[nq]`, `qvel` `[nv]`."""
-    blank = mjx.make_data(task.host.model, impl="jax", device=jax.local_devices()[0])
+    blank = mjx.make_data(task.host.model, impl="jax", device=_own_device())
     return _place(task.host.spec, blank, model, jnp.asarray(qpos), jnp.asarray(qvel))
 
 

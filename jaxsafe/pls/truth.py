@@ -54,8 +54,7 @@ def true_returns(
                 both = jnp.stack(rollout.returns(policy, own, task, z[place], config, episodes))
                 return both.mean(1), both.var(1, ddof=1)
 
-            side_by_side = operation.batch * operation.oracle_episodes // episodes
-            return lax.map(at, mine, batch_size=max(side_by_side, 1))
+            return lax.map(at, mine, batch_size=_side_by_side(operation, episodes))
 
         return over_seeds(one, (policies, jnp.asarray(places)), key)
 
@@ -90,12 +89,16 @@ def _record(
             same = jax.random.clone(key)
             return jnp.stack(rollout.returns(policy, same, task, target, config, count), axis=-1)
 
-        side_by_side = operation.batch * operation.oracle_episodes // count
-        return lax.map(at, z, batch_size=max(side_by_side, 1))
+        return lax.map(at, z, batch_size=_side_by_side(operation, count))
 
     returns = over_seeds(one, policies, key)
     mean, sd = returns.mean(2, dtype=np.float64), returns.std(2, ddof=1, dtype=np.float64)
     return Oracle(mean, sd, np.full(mean.shape[:2], count), returns)
+
+
+def _side_by_side(operation: Operation, episodes: int) -> int:
+    """Targets at once, where each has so many episodes: as many episodes as `batch` asks for."""
+    return max(operation.batch * operation.oracle_episodes // episodes, 1)
 
 
 def _merged(
