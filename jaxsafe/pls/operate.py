@@ -2,10 +2,10 @@
 """A trained policy put to work: ways to choose a target.
 
 `naive` asks for the greatest return at the threshold. `unsafe_search` evaluates random targets and
-takes the best that looked safe. `literal` is the paper's text with its own numbers, `pls` the
-paper's search repaired, and `pls_calibrated` ours: the least alpha that keeps the promise on
-functions drawn from the model, bounds for several lengthscales, noise from the episodes' own
-spread, and a threshold lowered by `reserve`.
+takes the best that looked safe. `literal` is the paper's text with its own numbers and kernel,
+`pls` the paper's search repaired, with the same kernel as ours, and `pls_calibrated` ours: the
+least alpha that keeps the promise on functions drawn from the model, noise from the episodes' own
+spread, and, where asked for, bounds for several lengthscales and a `reserve` below the threshold.
 """
 
 import dataclasses
@@ -74,7 +74,8 @@ def check_seed_set(
 def method_config(method: str, config: SearchConfig) -> SearchConfig:
     """The search that a method runs; `pls_calibrated` still wants its `alpha_value`."""
     if method == "literal":
-        return paper_compat(dataclasses.replace(config, alpha="srinivas", expander="none"))
+        told = dataclasses.replace(config, alpha="srinivas", expander="none", kernel="rbf")
+        return paper_compat(told)
     if method == "pls":
         return dataclasses.replace(
             config,

@@ -17,9 +17,9 @@ class Operation:
     )
     methods: tuple[str, ...] = field(METHODS, "Ways to choose a target.", choices=METHODS)
     reserve: float = field(
-        0.5,
-        "Cost by which calibrated searches stay below b: the truth is no draw of the model, but is "
-        "taken to be within this of one.",
+        0.0,
+        "Cost by which calibrated searches stay below b: what the truth may be away from any draw "
+        "of the model.",
         low=0.0,
     )
     repeats: int = field(4, "Searches of each policy and threshold.", low=1)

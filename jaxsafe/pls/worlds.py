@@ -38,12 +38,12 @@ class Targets:
 
     R reaches from 0 to the data's greatest return and G from 0 to a multiple of the greatest
     threshold. Returns follow R closely, so a step of R is a step of what is deployed: at a low
-    threshold one of 25 would be a tenth of the best safe return.
+    threshold one of 49 is a twentieth of the best safe return, and of cost a third of a unit.
     """
 
-    side: int = field(49, "Points along R.", low=3)
-    cost_side: int = field(25, "Points along G.", low=3)
-    cost_reach: float = field(2.0, "Greatest G, by the greatest threshold.", low=1.0)
+    side: int = field(97, "Points along R.", low=3)
+    cost_side: int = field(16, "Points along G.", low=3)
+    cost_reach: float = field(1.25, "Greatest G, by the greatest threshold.", low=1.0)
     seed_low: float = field(0.1, "Least R of the seed set, by the greatest.", low=0.0, high=1.0)
     seed_high: float = field(0.3, "Greatest R of the seed set; its G is 0.", low=0.0, high=1.0)
     seed_episodes: int = field(

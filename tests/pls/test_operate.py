@@ -58,7 +58,7 @@ def test_naive_asks_for_everything_at_the_threshold():
 def test_the_seed_set_asks_for_little_at_no_cost():
     world = worlds.World(None, None, 100.0, worlds.PRIORS["Circle-v0"])
     z = worlds.grid(world, worlds.Targets(side=11, cost_side=11), (5.0, 20.0))
-    assert z.shape == (121, 2) and z[:, 0].max() == 100.0 and z[:, 1].max() == 40.0
+    assert z.shape == (121, 2) and z[:, 0].max() == 100.0 and z[:, 1].max() == 25.0
     seed = z[worlds.seed_set(z, worlds.Targets())]
     np.testing.assert_allclose(seed, [[10, 0], [20, 0], [30, 0]])
 
