@@ -27,6 +27,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 SYSTEMS = ("m2td3", "pls", "sacpo", "tsdi", "advantage_nas", "image_to_semantics")
 
 
+FORM = ["Usage", "Methods", "Metrics", "Differences from the paper", "Results", "Speed"]
+
+
 def examples(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, flags=re.S)
 
@@ -151,6 +154,41 @@ def test_examples_run(name, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """Level and title of each heading of a page, code left out."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    return [(len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", plain, flags=re.M)]
+
+
+@pytest.mark.parametrize("folder", SYSTEMS)
+def test_the_folders_pages_have_one_form(folder):
+    """An opening with the paper, then the same sections in the same order."""
+    text = FOLDERS[folder]
+    assert [title for level, title in headings(text) if level == 2] == FORM
+    assert [level for level, _ in headings(text)][:2] == [1, 2]
+    assert max(level for level, _ in headings(text)) == 3
+    assert "https://arxiv.org/abs/" in text.partition("\n## ")[0]
+
+
+def test_links_between_pages_lead_somewhere():
+    pages = {ROOT / name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+    pages |= {ROOT / "jaxsafe" / name / "README.md": text for name, text in FOLDERS.items()}
+
+    def anchors(path):
+        titles = [title.lower() for _, title in headings(path.read_text())]
+        return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+    links = [(p, x) for p, text in pages.items() for x in re.findall(r"\]\(([^)\s]+)\)", text)]
+    assert len(links) > 20
+    for page, link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), (page, link)
+        assert not anchor or anchor in anchors(path), (page, link)
 
 
 def test_pictures_are_in_the_tree():
