@@ -18,6 +18,7 @@ from benchmarks import (
     sacpo_tables,
     tsdi_tables,
 )
+from benchmarks.kernels import KERNELS, setting
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -215,6 +216,32 @@ def test_every_speed_in_the_table_is_a_committed_measurement():
         rows = json.loads(path.read_text()).get("rows", [])
         measured |= {round(row["rate"]) for row in rows if "rate" in row}
     assert quoted and quoted <= measured, quoted - measured
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "peers", "what"),
+    [
+        ("m2td3_updates", "jaxsafe", ("authors' code",), "times the updates of M2TD3's own code"),
+        ("sacpo_dpo", "jaxsafe", ("TRL",), "times TRL's DPO updates"),
+        ("lm_generate", "jaxsafe", ("transformers",), "times the tokens"),
+        (
+            *("advantage_nas_step", "jaxsafe, scan", ("PyTorch GDAS", "PyTorch GDAS, lean")),
+            "times the rate of PyTorch's",
+        ),
+    ],
+)
+def test_ratios_of_rates_are_the_committed_ones(name, ours, peers, what):
+    kernel = KERNELS[name]
+    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    ratios = [
+        mine["rate"] / row["rate"]
+        for mine in rows
+        for row in rows
+        if mine[kernel.by] == ours
+        and row[kernel.by] in peers
+        and setting(mine, kernel) == setting(row, kernel)
+    ]
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} {what}" in " ".join(TEXT.split())
 
 
 def test_commands_name_modules_and_targets_that_exist():

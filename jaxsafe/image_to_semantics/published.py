@@ -6,6 +6,7 @@ semantics normalised by their range, summed over dimensions; of Shooting 100 tim
 undiscounted, of the policy behind the predictor. Nothing here was measured by us.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 SOURCE = "arXiv 2301.13343"
@@ -106,7 +107,7 @@ def published() -> list[Row]:
     return rows
 
 
-def _cells(texts: list[str]) -> dict[str, Cell]:
+def _cells(texts: Sequence[str]) -> dict[str, Cell]:
     found = {}
     for world, text in zip(WORLDS, texts, strict=False):  # errors: not of the last world
         if text == "?":
