@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from absl import app
 
-from benchmarks.kernels import KERNELS, Source, committed, with_ratios
+from benchmarks.kernels import KERNELS, Source, committed
+from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import print_tables
 from jaxsafe.advantage_nas import summaries
 
@@ -18,12 +19,11 @@ def queries(rows: Sequence[dict]) -> list[dict]:
 
 def steps(rows: Sequence[dict]) -> list[dict]:
     """Search steps a second, and ratios of rates."""
-    kept = ("cores", "size", "batch", "edges", "what", "rate", "temporary_mb", "compile_s")
-    told = []
-    for row in with_ratios(rows, KERNELS["advantage_nas_step"]):
-        ratios = {k: v for k, v in row.items() if k.startswith("x ")}
-        told.append({k: row[k] for k in kept if row.get(k) is not None} | ratios)
-    return told
+    keys = ("cores", "size", "edges")
+    ours = ("jaxsafe, scan", "jaxsafe, scan, 2 devices")
+    ratios = [(name, "PyTorch GDAS") for name in ours]
+    ratios.append(("jaxsafe, scan", "PyTorch GDAS, lean"))
+    return side_by_side(rows, KERNELS["advantage_nas_step"], keys, ratios=ratios)
 
 
 # Title -> file, key of its rows, and what makes the table's rows.

@@ -2,11 +2,17 @@
 """Prints the committed M2TD3 results as Markdown, as the folder's README shows them."""
 
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
 
 from absl import app
 
+from benchmarks.kernels import KERNELS, Source, committed
+from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import RESULTS, print_tables
+from jaxsafe.core.tables import markdown_table
+from jaxsafe.m2td3 import published
 from jaxsafe.m2td3.report import NAMES
 
 # By title, files of `results`, each the `summary.json` of a run, and what its methods' names get
@@ -19,6 +25,7 @@ RUNS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
     "gymnax Pendulum, three parameters": (("m2td3_pendulum3", {}),),
     "HalfCheetah-1, a smoke run of 200,000 steps": (("m2td3_half_cheetah", {}),),
 }
+OURS = {"InvertedPendulum-2": "m2td3_ip2"}  # of the scenarios that have published numbers
 HEAD = (
     "| method | worst: IQM (95% interval) | mean +- sd | of each seed | off the grid (mean) "
     "| CVaR (mean) | average (mean) |\n|---|---|---|---|---|---|---|"
@@ -77,6 +84,59 @@ def ablation(results: dict) -> str:
     return "\n".join(lines)
 
 
+def beside_published() -> str:
+    """The published table, with a line of ours below each scenario that was run."""
+    lines = []
+    for scenario, cells in published.published().items():
+        path = RESULTS / f"{OURS.get(scenario, '')}.json"
+        line = {"scenario": scenario} | {NAMES[m]: _cell(*cells[m]) for m in published.METHODS}
+        lines.append(line | {"ours": "next line" if path.is_file() else "not run"})
+        if path.is_file():
+            ours = {r["method"]: _ours(r) for r in json.loads(path.read_text())["results"]}
+            line = {"scenario": f"{scenario}, ours"} | {
+                NAMES[m]: ours[m] for m in published.METHODS
+            }
+            lines.append(line | {"ours": f"M2TD3+: {ours['m2td3_plus']}"})
+    return markdown_table(lines)
+
+
+def _ours(row: dict) -> str:
+    error = row["worst_std"] / math.sqrt(row["worst_n"])
+    return _cell(row["worst_mean"], error, row["average_mean"])
+
+
+def _cell(worst: float, error: float | None, average: float | None) -> str:
+    spread = "" if error is None else f" +- {error:,.0f}"
+    return f"{worst:,.0f}{spread}" + ("" if average is None else f" ({average:,.0f})")
+
+
+def updates(rows: Sequence[dict]) -> list[dict]:
+    """Critic updates a second, of all seeds together."""
+    # On how many devices seeds go in turn is how many cores there are.
+    rows = [row | {"what": re.sub(r" on \d$", "", row["what"])} for row in rows]
+    ratios = [("jaxsafe", "PyTorch"), ("jaxsafe", "authors' code")]
+    return side_by_side(rows, KERNELS["m2td3_updates"], ("cores", "seeds"), ratios=ratios)
+
+
+def evaluation(rows: Sequence[dict]) -> list[dict]:
+    """Environment steps a second while a policy is scored on a grid."""
+    return side_by_side(rows, KERNELS["grid_evaluation"], ("cores",))
+
+
+def steps(rows: Sequence[dict]) -> list[dict]:
+    """Environment steps a second of worlds side by side, few and many."""
+    rows = [row for row in rows if row["worlds"] in (16, 1024)]
+    keys = ("cores", "worlds", "actions")
+    return side_by_side(rows, KERNELS["mjx_steps"], keys, ratios=[("MJX", "MuJoCo C")])
+
+
+SPEEDS: dict[str, Source] = {
+    "Critic updates": ("m2td3_updates", "rows", updates),
+    "Scoring": ("grid_evaluation", "rows", evaluation),
+    "Steps of many worlds": ("mjx_steps", "rows", steps),
+}
+
+
 def tables() -> dict[str, str]:
     """Every table for which there are results, by its title."""
     found = {}
@@ -92,7 +152,7 @@ def tables() -> dict[str, str]:
         path = RESULTS / f"{name}.json"
         if path.exists():
             found[title] = make(json.loads(path.read_text()))
-    return found
+    return found | {"Beside the published numbers": beside_published()} | committed(SPEEDS)
 
 
 if __name__ == "__main__":

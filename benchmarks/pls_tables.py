@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from absl import app
 
+from benchmarks.kernels import KERNELS
+from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import RESULTS, print_tables
 from jaxsafe.core.tables import markdown_table
-from jaxsafe.pls import promises, report
+from jaxsafe.pls import dsrl_published, dsrl_report, promises, report
 
 # Files of `results`, each a run's `summary.json`: what is above it, and what people read of it.
 RUNS = {
@@ -47,11 +49,9 @@ def throughput(rows: Sequence[dict]) -> str:
 
 def transformer(rows: Sequence[dict]) -> str:
     """Training steps and policy steps a second of the decision transformer."""
-    keys = ("cores", "what", "by", "batch")
-    more = {"a second": "rate", "temporary_mb": "temporary_mb"}
-    return markdown_table(
-        [{k: row[k] for k in keys} | {k: row.get(v, "") for k, v in more.items()} for row in rows]
-    )
+    keys = ("cores", "what", "batch")
+    ratios = [(by, "PyTorch") for by in ("jaxsafe", "jaxsafe, 2 devices")]
+    return markdown_table(side_by_side(rows, KERNELS["cdt"], keys, ratios=ratios))
 
 
 BENCHMARKS = {
@@ -59,6 +59,31 @@ BENCHMARKS = {
     "Search throughput": ("pls_search", throughput),
     "Transformer": ("cdt", transformer),
 }
+
+
+def dsrl() -> str:
+    """The paper's results on its nine tasks at both thresholds, and ours where there is a run."""
+    path = RESULTS / "pls_dsrl.json"
+    if path.exists():
+        rows = json.loads(path.read_text())["results"]
+    else:
+        rows = [
+            dsrl_report.row(task, threshold, method, None, "the data are not at hand")
+            for task in dsrl_published.SETTINGS
+            for threshold in (20.0, 40.0)
+            for method in dsrl_report.PAPERS
+        ]
+    each = zip(
+        *(dsrl_report.table(rows, threshold) for threshold in (20.0, 40.0)),
+        dsrl_report.unsafe_table(rows),
+        strict=True,
+    )
+    lines = []
+    for low, high, unsafe in each:
+        line = {k: v if v == high[k] else f"{v}; {high[k]}" for k, v in low.items()}
+        more = {f"unsafe, {k}": v for k, v in unsafe.items() if k != "task"}
+        lines.append(line | more)
+    return markdown_table(lines)
 
 
 def tables() -> dict[str, str]:
@@ -72,7 +97,7 @@ def tables() -> dict[str, str]:
         path = RESULTS / f"{name}.json"
         if path.exists():
             found[title] = make_text(json.loads(path.read_text())["rows"])
-    return found
+    return found | {"Beside the published numbers": dsrl()}
 
 
 if __name__ == "__main__":

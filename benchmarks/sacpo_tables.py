@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from absl import app
 
-from benchmarks.kernels import KERNELS, Source, committed, with_ratios
+from benchmarks.kernels import KERNELS, Source, committed
+from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import print_tables
 
 # Of `report.table`, what fits a page.
@@ -55,23 +56,30 @@ def pairs(rows: Sequence[dict]) -> list[dict]:
 
 def updates(rows: Sequence[dict]) -> list[dict]:
     """Seconds of an update, and ratios of rates."""
-    kept = ("cores", "by", "pairs", "reference", "s_per_update", "temporary_mb", "x TRL")
-    found = with_ratios(rows, KERNELS["sacpo_dpo"])
-    return [{k: row[k] for k in kept if k in row} for row in found]
+    keys = ("cores", "pairs", "reference")
+    ratios = [(by, "TRL") for by in ("jaxsafe", "jaxsafe, 2 devices")]
+    kernel = KERNELS["sacpo_dpo"]
+    return side_by_side(rows, kernel, keys, value="s_per_update", ratios=ratios)
 
 
 def tokens(rows: Sequence[dict]) -> list[dict]:
     """New tokens a second, and ratios of rates."""
-    kept = ("cores", "by", "batch", "unequal", "rate", "x transformers")
-    found = with_ratios(rows, KERNELS["lm_generate"])
-    return [{k: row[k] for k in kept if k in row} for row in found]
+    rows = [row | {"prompts": "unequal" if row["unequal"] else "equal"} for row in rows]
+    keys = ("cores", "batch", "prompts")
+    ratios = [(by, "transformers") for by in ("jaxsafe", "jaxsafe, 2 devices")]
+    return side_by_side(rows, KERNELS["lm_generate"], keys, ratios=ratios)
+
+
+def swept(rows: Sequence[dict]) -> list[dict]:
+    """The swept policies alone; the others stand in the study's table."""
+    return policies([row for row in rows if "@" in row["policy"]])
 
 
 # Title -> file, key of its rows, and what makes the table's rows.
 FILES: dict[str, Source] = {
     "Demo, five seeds": ("sacpo_demo", "results", policies),
     "Study, five seeds": ("sacpo_study", "results", policies),
-    "Sweep, five seeds": ("sacpo_sweep", "results", policies),
+    "Sweep, five seeds": ("sacpo_sweep", "results", swept),
     "Real pairs": ("sacpo_real", "results", pairs),
     "DPO updates": ("sacpo_dpo", "rows", updates),
     "Greedy generation": ("lm_generate", "rows", tokens),

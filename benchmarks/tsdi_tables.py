@@ -6,7 +6,8 @@ from typing import Any
 
 from absl import app
 
-from benchmarks.kernels import KERNELS, Source, committed, with_ratios
+from benchmarks.kernels import KERNELS, Source, committed
+from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import print_tables
 from jaxsafe.tsdi import compare, diagnosis
 
@@ -78,7 +79,11 @@ def by_category(rows: Sequence[dict]) -> list[dict]:
 def planted(rows: Sequence[dict]) -> list[dict]:
     """Planted biases: errors, and distances from the reference."""
     kept = ("draws", "space", "noise", "rmse", "stated", "before", "after")
-    return [{k: row.get(k, "") for k in kept} for row in rows if row["case"] != "hot prompts"]
+    return [
+        {k: row.get(k, "") for k in kept}
+        for row in rows
+        if row["case"] != "hot prompts" and (row["space"] == "logprob" or row["draws"] == 64)
+    ]
 
 
 def hot(rows: Sequence[dict]) -> list[dict]:
@@ -95,32 +100,51 @@ def hot(rows: Sequence[dict]) -> list[dict]:
     ]
 
 
-def speed(rows: Sequence[dict]) -> list[dict]:
-    """Tokens a second, and ratios of rates."""
-    kept = ("cores", "of", "what", "batch", "rate", "x all logits", "x same logits", "x plain")
-    found = with_ratios(rows, KERNELS["tsdi"])
-    return [{k: row[k] for k in kept if k in row} for row in found]
+def estimation(rows: Sequence[dict]) -> list[dict]:
+    """Tokens a second of an estimate, beside bare forward passes."""
+    ratios = [("estimate", name) for name in ("all logits", "same logits")]
+    return _speed(rows, "estimation", ratios)
 
 
-# Rows of the demo's table; the study's has all.
-SHORT = ("safe", "reference", "gated", "alpha", "interpolation 0.25", "weights 0.75", "penalty")
+def answers(rows: Sequence[dict]) -> list[dict]:
+    """Tokens a second of answers, corrected and not."""
+    return _speed(rows, "answers", [("corrected", "plain")])
 
 
-def short(rows: Sequence[dict]) -> list[dict]:
-    """Help and safety of the demo's model by some of the methods."""
-    return methods("over")([row for row in rows if any(x in row["method"] for x in SHORT)])
+def _speed(rows: Sequence[dict], of: str, ratios: Sequence[tuple[str, str]]) -> list[dict]:
+    kept = [row for row in rows if row["of"] == of]
+    return side_by_side(kept, KERNELS["tsdi"], ("cores", "batch"), ratios=ratios)
+
+
+# Methods of the study that its table leaves out, as others beside them say the same.
+LEFT_OUT = (
+    *("TSDI 0 positions", "TSDI 1 positions", "TSDI 2 positions", "TSDI 8 positions"),
+    *("TSDI K 128", "TSDI raised 1 tokens", "TSDI raised 2 tokens", "TSDI raised 4 tokens"),
+)
+
+
+def study(rows: Sequence[dict]) -> list[dict]:
+    """Help and safety of the study's model `over` by most methods."""
+    return methods("over")([row for row in rows if row["method"] not in LEFT_OUT])
+
+
+def demo(rows: Sequence[dict]) -> list[dict]:
+    """Help and safety of the demo's model by what is stated, and what it is read beside."""
+    kept = ("safe", "reference", "TSDI gated", "penalty 4")
+    return methods("over")([row for row in rows if row["stated"] or row["method"] in kept])
 
 
 # Title -> file, key of its rows, and what makes the table's rows.
 FILES: dict[str, Source] = {
-    "Demo": ("tsdi_demo", "results", short),
+    "Demo": ("tsdi_demo", "results", demo),
     "Study: ways of safety training": ("tsdi_study", "results", training),
     "Study: categories": ("tsdi_study", "results", by_category),
     "Study: is compliance restored": ("tsdi_study", "results", compare.verdicts),
-    "Study: every method on `over`": ("tsdi_study", "results", methods("over")),
+    "Study: every method on `over`": ("tsdi_study", "results", study),
     "Planted": ("tsdi_planted", "results", planted),
     "Planted for half of the prompts": ("tsdi_planted", "results", hot),
-    "Speed": ("tsdi", "rows", speed),
+    "Speed of estimates": ("tsdi", "rows", estimation),
+    "Speed of answers": ("tsdi", "rows", answers),
 }
 
 

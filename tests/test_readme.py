@@ -18,6 +18,7 @@ from benchmarks import (
     sacpo_tables,
     tsdi_tables,
 )
+from benchmarks.kernels import KERNELS, setting
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +26,9 @@ FOLDERS = {p.parent.name: p.read_text(encoding="utf-8") for p in ROOT.glob("jaxs
 RESULTS = ROOT / "benchmarks" / "results"
 # In the order of the tour.
 SYSTEMS = ("m2td3", "pls", "sacpo", "tsdi", "advantage_nas", "image_to_semantics")
+
+
+FORM = ["Usage", "Methods", "Metrics", "Differences from the paper", "Results", "Speed"]
 
 
 def examples(text: str) -> list[str]:
@@ -153,6 +157,41 @@ def test_examples_run(name, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def headings(text: str) -> list[tuple[int, str]]:
+    """Level and title of each heading of a page, code left out."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    return [(len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", plain, flags=re.M)]
+
+
+@pytest.mark.parametrize("folder", SYSTEMS)
+def test_the_folders_pages_have_one_form(folder):
+    """An opening with the paper, then the same sections in the same order."""
+    text = FOLDERS[folder]
+    assert [title for level, title in headings(text) if level == 2] == FORM
+    assert [level for level, _ in headings(text)][:2] == [1, 2]
+    assert max(level for level, _ in headings(text)) == 3
+    assert "https://arxiv.org/abs/" in text.partition("\n## ")[0]
+
+
+def test_links_between_pages_lead_somewhere():
+    pages = {ROOT / name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+    pages |= {ROOT / "jaxsafe" / name / "README.md": text for name, text in FOLDERS.items()}
+
+    def anchors(path):
+        titles = [title.lower() for _, title in headings(path.read_text())]
+        return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+    links = [(p, x) for p, text in pages.items() for x in re.findall(r"\]\(([^)\s]+)\)", text)]
+    assert len(links) > 20
+    for page, link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), (page, link)
+        assert not anchor or anchor in anchors(path), (page, link)
+
+
 def test_pictures_are_in_the_tree():
     pages = {ROOT: TEXT} | {ROOT / "jaxsafe" / name: text for name, text in FOLDERS.items()}
     paths = [f / p for f, text in pages.items() for p in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)]
@@ -177,6 +216,32 @@ def test_every_speed_in_the_table_is_a_committed_measurement():
         rows = json.loads(path.read_text()).get("rows", [])
         measured |= {round(row["rate"]) for row in rows if "rate" in row}
     assert quoted and quoted <= measured, quoted - measured
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "peers", "what"),
+    [
+        ("m2td3_updates", "jaxsafe", ("authors' code",), "times the updates of M2TD3's own code"),
+        ("sacpo_dpo", "jaxsafe", ("TRL",), "times TRL's DPO updates"),
+        ("lm_generate", "jaxsafe", ("transformers",), "times the tokens"),
+        (
+            *("advantage_nas_step", "jaxsafe, scan", ("PyTorch GDAS", "PyTorch GDAS, lean")),
+            "times the rate of PyTorch's",
+        ),
+    ],
+)
+def test_ratios_of_rates_are_the_committed_ones(name, ours, peers, what):
+    kernel = KERNELS[name]
+    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    ratios = [
+        mine["rate"] / row["rate"]
+        for mine in rows
+        for row in rows
+        if mine[kernel.by] == ours
+        and row[kernel.by] in peers
+        and setting(mine, kernel) == setting(row, kernel)
+    ]
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} {what}" in " ".join(TEXT.split())
 
 
 def test_commands_name_modules_and_targets_that_exist():
