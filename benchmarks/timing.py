@@ -36,8 +36,8 @@ def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.
 class Turns:
     """Times calls that do the same `work` in turns, so that a busy spell of the machine hits all.
 
-    In a turn every side makes as many calls as take `min_s` seconds, at least one; as many
-    uncounted ones warm it up when this is made. A call blocks until its work is done.
+    In a turn every side makes as many calls as take `min_s` seconds, at least one; when this is
+    made, uncounted ones for that long warm it up. A call blocks until its work is done.
     """
 
     def __init__(self, sides: Mapping[str, Callable[[], Any]], work: float, min_s: float = 0.0):
@@ -81,14 +81,17 @@ def interleaved(
 
 
 def _warm_up(call: Callable[[], Any], min_s: float) -> int:
-    """Calls for `min_s` seconds, once at least; returns how many calls take that long."""
-    start = time.perf_counter()
-    call()
-    once = time.perf_counter() - start
-    calls = max(1, int(np.ceil(min_s / max(once, 1e-9))))
-    for _ in range(calls - 1):
+    """Calls for `min_s` seconds, once at least; returns how many calls take that long.
+
+    The first call is slow, so it counts only where there is no other.
+    """
+    ends = [time.perf_counter()]
+    while len(ends) == 1 or ends[-1] - ends[0] < min_s:
         call()
-    return calls
+        ends.append(time.perf_counter())
+    later = ends[1:] if len(ends) > 2 else ends
+    once = (later[-1] - later[0]) / (len(later) - 1)
+    return max(1, int(np.ceil(min_s / max(once, 1e-9))))
 
 
 def rates(seconds: Sequence[float], work: float = 1.0) -> dict:
