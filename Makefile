@@ -72,7 +72,7 @@ format: .venv/.test ## rewrite the sources in house style
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
 
-bench: .venv/.test ## measure every kernel, beside the libraries that are installed
+bench: .venv/.peers ## add TRL and BoTorch to .venv and measure every kernel beside other libraries
 	$(BIN) -m benchmarks.run --peers
 
 wheel: .venv/.test ## build dist/jaxsafe-*.whl
@@ -102,6 +102,11 @@ clean: ## remove .venv, builds and the caches of tools; runs/ stays
 .venv/.test: .venv/.runtime
 	@echo "setting up .venv: the tools of the tests and the libraries they compare with ..."
 	@$(INSTALL) '.[test,parity]'
+	@touch $@
+
+.venv/.peers: .venv/.test
+	@echo "setting up .venv: the libraries that benchmarks compare with ..."
+	@$(INSTALL) '.[test,parity,peers]'
 	@touch $@
 
 .venv/.gpu: .venv/.test

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps and rollouts of the decision transformer, OSRL's default size, 40-d observations.
 
-Where torch is installed, the same layers written in PyTorch stand beside ours. A rollout there is
-OSRL's: the whole window through the network at every step, here also for many episodes at once.
+Where torch is installed, the same layers written in PyTorch take their turns beside ours. A rollout
+there is OSRL's: the whole window through the network at every step, here also for many episodes at
+once.
 Worlds cost next to nothing, so that a policy step is the policy's.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
 
 from absl import app, flags
 
@@ -14,9 +17,9 @@ from benchmarks import timing
 from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
-timing.define_flags()
+timing.define_flags(repeats=5)
 flags.DEFINE_list("batches", ["16", "64", "256"], "Windows per training step.")
-flags.DEFINE_list("episodes", ["1", "20", "1000"], "Episodes at once, of rollouts.")
+flags.DEFINE_list("episodes", ["1", "20", "200"], "Episodes at once, of rollouts.")
 flags.DEFINE_integer("length", 50, "Steps of an episode; the window is full after ten.")
 flags.DEFINE_integer("width", 128, "Of the embeddings.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
@@ -60,8 +63,8 @@ def _data(config):
     return windows.make(trajectories.build(columns), config)
 
 
-def training_row(batch: int, repeats: int) -> dict:
-    """Our training steps per second, window sampling included."""
+def our_training(batch: int):
+    """A call of PER_CALL training steps of ours, window sampling included, and its costs."""
     import jax
 
     from jaxsafe.pls import algorithm
@@ -77,8 +80,7 @@ def training_row(batch: int, repeats: int) -> dict:
         nonlocal state
         state, _ = jax.block_until_ready(program(state, data))
 
-    measured = timing.repeat(call, PER_CALL, repeats)
-    return _row("training", "jaxsafe", batch, measured, costs)
+    return call, costs
 
 
 def _world(length: int):
@@ -113,8 +115,8 @@ def _world(length: int):
     )
 
 
-def rollout_row(episodes: int, length: int, repeats: int, devices: int = 1) -> dict:
-    """Our policy steps per second, equal parts of the episodes on each device."""
+def our_rollouts(episodes: int, length: int, devices: int = 1):
+    """A call that rolls ours out, equal parts of the episodes on each device, and its costs."""
     import jax
     import jax.numpy as jnp
 
@@ -130,26 +132,26 @@ def rollout_row(episodes: int, length: int, repeats: int, devices: int = 1) -> d
     keys = jax.random.split(jax.random.key(1), devices)
     spread = parallel.map_seeds(roll, parallel.seed_mesh(devices), num_shared=1)
     program, costs = timing.compiled(spread, keys, policy)
-    call = lambda: jax.block_until_ready(program(keys, policy))  # noqa: E731
-    measured = timing.repeat(call, part * devices * length, repeats)
-    by = "jaxsafe" if devices == 1 else f"jaxsafe, {devices} devices"
-    return _row("rollouts", by, episodes, measured, costs)
+    return lambda: jax.block_until_ready(program(keys, policy)), costs
 
 
-def torch_rows(cores: int, repeats: int) -> list[dict]:
+class Torch:
     """The same in PyTorch: data ready in memory, and rollouts by whole windows."""
-    try:
+
+    def __init__(self, cores: int):
         import torch
 
         from benchmarks import torch_cdt
-    except ImportError:
-        return []
-    torch.set_num_threads(cores)
-    torch.manual_seed(0)
-    network = torch_cdt.Network(OBS, ACTION, STEPS, width=FLAGS.width)
-    learner, rows = torch_cdt.Learner(network, ACTION), []
-    for size in map(int, FLAGS.batches):
-        shape = (size, 10)
+
+        torch.set_num_threads(cores)
+        torch.manual_seed(0)
+        self.torch, self.roll = torch, torch_cdt.rollout
+        self.network = torch_cdt.Network(OBS, ACTION, STEPS, width=FLAGS.width)
+        self.learner = torch_cdt.Learner(self.network, ACTION)
+
+    def training(self, size: int) -> Callable[[], None]:
+        """A call of PER_CALL training steps on a batch of that size."""
+        torch, shape = self.torch, (size, 10)
         batch = (
             torch.randn(*shape, OBS),
             torch.rand(*shape, ACTION) * 2 - 1,
@@ -160,35 +162,54 @@ def torch_rows(cores: int, repeats: int) -> list[dict]:
             torch.ones(shape, dtype=torch.bool),
         )
 
-        def train(batch=batch):
+        def train():
+            self.network.train()
             for _ in range(PER_CALL):
-                learner.update(batch)
+                self.learner.update(batch)
 
-        measured = timing.repeat(train, PER_CALL, repeats)
-        rows.append(_row("training", "PyTorch", size, measured, {"compile_s": 0.0}))
-    network.eval()
-    for episodes in map(int, FLAGS.episodes):
-        obs = torch.randn(episodes, OBS)
-        roll = lambda obs=obs: torch_cdt.rollout(network, obs, FLAGS.length)  # noqa: E731
-        measured = timing.repeat(roll, episodes * FLAGS.length, repeats)
-        rows.append(_row("rollouts", "PyTorch", episodes, measured, {"compile_s": 0.0}))
-    return rows
+        return train
+
+    def rollouts(self, episodes: int) -> Callable[[], object]:
+        """A call that rolls that many episodes out."""
+        obs = self.torch.randn(episodes, OBS)
+
+        def roll():
+            self.network.eval()
+            return self.roll(self.network, obs, FLAGS.length)
+
+        return roll
 
 
-def _row(what: str, by: str, batch: int, measured: dict, costs: dict) -> dict:
-    return {"what": what, "by": by, "batch": batch} | measured | costs
+def _rows(what: str, size: int, ours: dict, theirs: Callable | None, work: float) -> list[dict]:
+    """One setting's rows, in turns, of our calls and their costs by name, and of PyTorch's call."""
+    costs = {by: cost for by, (_, cost) in ours.items()}
+    sides = {by: call for by, (call, _) in ours.items()}
+    if theirs is not None:
+        sides["PyTorch"], costs["PyTorch"] = theirs, {"compile_s": 0.0}
+    found = timing.interleaved(sides, work, FLAGS.repeats, min_s=0.5)
+    head = {"what": what}
+    return [head | {"by": by, "batch": size} | row | costs[by] for by, row in found.items()]
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
     parallel.split_host_cpu(cores)
-    rows = [training_row(int(n), FLAGS.repeats) for n in FLAGS.batches]
-    for episodes in map(int, FLAGS.episodes):
-        for devices in sorted({1, cores} if episodes >= cores else {1}):
-            rows.append(rollout_row(episodes, FLAGS.length, FLAGS.repeats, devices))
+    peer = None
     if FLAGS.torch:
-        rows += torch_rows(cores, FLAGS.repeats)
+        with contextlib.suppress(ImportError):
+            peer = Torch(cores)
+    rows = []
+    for size in map(int, FLAGS.batches):
+        ours = {"jaxsafe": our_training(size)}
+        rows += _rows("training", size, ours, peer and peer.training(size), PER_CALL)
+    for episodes in map(int, FLAGS.episodes):
+        ours = {"jaxsafe": our_rollouts(episodes, FLAGS.length)}
+        if cores > 1 and episodes % cores == 0:
+            name = f"jaxsafe, {cores} devices"
+            ours[name] = our_rollouts(episodes, FLAGS.length, cores)
+        work = episodes * FLAGS.length
+        rows += _rows("rollouts", episodes, ours, peer and peer.rollouts(episodes), work)
     return [{"cores": cores} | row for row in rows]
 
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image-to-semantics' kernels: images drawn, autoencoder and predictor steps, episodes replayed.
 
-Where torch is installed, the published networks written in PyTorch stand beside ours: the same
-layers, batch and optimizer. Our steps run inside of a scan, as in a run.
+Where torch is installed, the published networks written in PyTorch take their turns beside ours:
+the same layers, batch and optimizer. Our steps run inside of a scan, as in a run.
 """
 
+import contextlib
 import dataclasses
 import functools
-import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from absl import app, flags
 
@@ -26,19 +27,31 @@ flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 SIZES, LATENT = (2, 8), 32  # semantics of the page's measurement, and of the reacher
 
 
-def _measure(what: str, by: str, batch: int, call, work: float, costs: dict) -> dict:
-    """Rate by the clock, and the processor's milliseconds per unit, which load does not change."""
-    call()
-    start, calls = time.process_time(), 0
-    while time.process_time() - start < 0.5 or not calls:
-        call()
-        calls += 1
-    cpu_ms = 1e3 * (time.process_time() - start) / (calls * work)
-    measured = timing.repeat(call, work, FLAGS.repeats)
-    return {"what": what, "by": by, "batch": batch} | measured | {"cpu_ms": cpu_ms} | costs
+class Side(NamedTuple):
+    """One that is measured: a call, what it does in units, and what its program costs."""
+
+    call: Callable[[], Any]
+    work: float
+    costs: dict[str, Any]
 
 
-def raycast_row(images: int) -> dict:
+def _rows(what: str, batch: int, sides: Mapping[str, Side]) -> list[dict]:
+    """One kernel's rows on one batch, in turns.
+
+    `cpu_ms` is the processor's milliseconds per unit, which load does not change.
+    """
+    calls = {by: side.call for by, side in sides.items()}
+    rows = []
+    for by, row in timing.interleaved(calls, 1, FLAGS.repeats, min_s=0.5).items():
+        work, costs = sides[by].work, sides[by].costs
+        rate = {key: work * row[key] for key in ("rate", "low", "high")}
+        counts = {key: row[key] for key in ("repeats", "calls")}
+        cpu_ms = {"cpu_ms": 1e3 / (work * row["per_cpu_s"])}
+        rows.append({"what": what, "by": by, "batch": batch} | rate | counts | cpu_ms | costs)
+    return rows
+
+
+def raycast_rows(images: int) -> list[dict]:
     """Images a second of the reacher at 64 x 64, of other poses each."""
     import jax
     import jax.numpy as jnp
@@ -59,7 +72,7 @@ def raycast_row(images: int) -> dict:
 
     program, costs = timing.compiled(draw, scene, world.eye, poses)
     call = lambda: jax.block_until_ready(program(scene, world.eye, poses))  # noqa: E731
-    return _measure("images drawn", "jaxsafe", images, call, images, costs)
+    return _rows("images drawn", images, {"jaxsafe": Side(call, images, costs)})
 
 
 # What trains the autoencoder, and how its decoder differs from the published one.
@@ -88,8 +101,8 @@ def _config(how: str):
     return dataclasses.replace(i2s.PAPER, **same, **VAES[how])
 
 
-def vae_row(how: str, batch: int) -> dict:
-    """Autoencoder steps a second: the published encoder with one of `VAES`, or our default."""
+def vae_side(how: str, batch: int) -> Side:
+    """Autoencoder steps of ours: the published encoder with one of `VAES`, or our default."""
     import jax
     import jax.numpy as jnp
 
@@ -107,11 +120,11 @@ def vae_row(how: str, batch: int) -> dict:
     images = images.astype(jnp.uint8)
     program, costs = timing.compiled(steps, state, images)
     call = lambda: jax.block_until_ready(program(state, images))  # noqa: E731
-    return _measure(f"autoencoder steps, {how}", "jaxsafe", batch, call, FLAGS.per_call, costs)
+    return Side(call, FLAGS.per_call, costs)
 
 
-def heads_row(size: int, batch: int) -> dict:
-    """Predictor steps a second on cached latents."""
+def heads_side(size: int, batch: int) -> Side:
+    """Predictor steps of ours on cached latents."""
     import jax
     import jax.numpy as jnp
 
@@ -129,10 +142,10 @@ def heads_row(size: int, batch: int) -> dict:
 
     program, costs = timing.compiled(steps, state, pairs)
     call = lambda: jax.block_until_ready(program(state, pairs))  # noqa: E731
-    return _measure(f"predictor steps, {size} semantics", "jaxsafe", batch, call, number, costs)
+    return Side(call, number, costs)
 
 
-def replay_row(episodes: int) -> dict:
+def replay_rows(episodes: int) -> list[dict]:
     """Labels a second that MJX gives the reacher's logged actions."""
     import jax
     import jax.numpy as jnp
@@ -152,46 +165,61 @@ def replay_row(episodes: int) -> dict:
     program, costs = timing.compiled(roll, starts, actions, lengths)
     call = lambda: jax.block_until_ready(program(starts, actions, lengths))  # noqa: E731
     work = episodes * FLAGS.length
-    return _measure("labels replayed", "jaxsafe", episodes, call, work, costs)
+    return _rows("labels replayed", episodes, {"jaxsafe": Side(call, work, costs)})
 
 
-def torch_rows(cores: int) -> list[dict]:
-    """The published autoencoder and predictor in PyTorch, data ready in memory."""
-    try:
+class Torch:
+    """The published autoencoder and predictors in PyTorch, data ready in memory."""
+
+    costs: ClassVar = {"compile_s": 0.0}
+
+    def __init__(self, cores: int):
         import torch
 
         from benchmarks import torch_i2s
-    except ImportError:
-        return []
-    torch.set_num_threads(cores)
-    torch.manual_seed(0)
-    vae = torch_i2s.VaeLearner(LATENT)
-    heads = {size: torch_i2s.HeadsLearner(LATENT, size) for size in SIZES}
-    rows, cost = [], {"compile_s": 0.0}
-    for batch in map(int, FLAGS.batches):
-        images = torch.rand(batch, 3, 64, 64)
-        z = torch.randn(batch, LATENT)
-        sides = {
-            "autoencoder steps, published": functools.partial(vae.update, images),
-        }
-        for size, one in heads.items():
-            call = functools.partial(one.update, z, torch.rand(batch, size))
-            sides[f"predictor steps, {size} semantics"] = call
-        rows += [_measure(what, "PyTorch", batch, call, 1, cost) for what, call in sides.items()]
+
+        torch.set_num_threads(cores)
+        torch.manual_seed(0)
+        self.torch = torch
+        self.autoencoder = torch_i2s.VaeLearner(LATENT)
+        self.predictors = {size: torch_i2s.HeadsLearner(LATENT, size) for size in SIZES}
+
+    def vae(self, batch: int) -> Side:
+        """A step of the autoencoder."""
+        images = self.torch.rand(batch, 3, 64, 64)
+        return Side(functools.partial(self.autoencoder.update, images), 1, self.costs)
+
+    def heads(self, size: int, batch: int) -> Side:
+        """A step of a predictor of that many semantics."""
+        z, wanted = self.torch.randn(batch, LATENT), self.torch.rand(batch, size)
+        return Side(functools.partial(self.predictors[size].update, z, wanted), 1, self.costs)
+
+
+def training_rows(batch: int, peer: Torch | None) -> list[dict]:
+    """Steps of the networks on minibatches of that size, beside PyTorch where there are such."""
+    rows = []
+    for how in (*VAES, "default"):
+        sides = {"jaxsafe": vae_side(how, batch)}
+        if peer and how == "published":
+            sides["PyTorch"] = peer.vae(batch)
+        rows += _rows(f"autoencoder steps, {how}", batch, sides)
+    for size in SIZES:
+        sides = {"jaxsafe": heads_side(size, batch)}
+        if peer:
+            sides["PyTorch"] = peer.heads(size, batch)
+        rows += _rows(f"predictor steps, {size} semantics", batch, sides)
     return rows
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
-    cores = timing.pin(cores)
-    batches = [int(n) for n in FLAGS.batches]
-    rows = [raycast_row(int(n)) for n in FLAGS.images]
-    rows += [vae_row(how, n) for how in (*VAES, "default") for n in batches]
-    rows += [heads_row(size, n) for size in SIZES for n in batches] + [
-        replay_row(int(n)) for n in FLAGS.episodes
-    ]
+    cores, peer = timing.pin(cores), None
     if FLAGS.torch:
-        rows += torch_rows(cores)
+        with contextlib.suppress(ImportError):
+            peer = Torch(cores)
+    rows = [row for n in FLAGS.images for row in raycast_rows(int(n))]
+    rows += [row for n in FLAGS.batches for row in training_rows(int(n), peer)]
+    rows += [row for n in FLAGS.episodes for row in replay_rows(int(n))]
     return [{"cores": cores} | row for row in rows]
 
 

@@ -46,7 +46,7 @@ class Kernel(NamedTuple):
 
 KERNELS = {
     "m2td3_updates": Kernel("updates/s", "seeds", "what"),
-    "mjx_steps": Kernel("steps/s", "worlds", "engine", ("MJX",), ()),
+    "mjx_steps": Kernel("steps/s", "worlds", "engine", ("MJX",), ("--nomujoco_c",)),
     "grid_evaluation": Kernel(
         *("steps/s", "batch", "engine", ("mjx", "analytic"), ("--engines=mjx,analytic",)),
         free=("batch",),

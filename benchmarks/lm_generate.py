@@ -63,14 +63,14 @@ def ours(model, batch: list[list[int]], mesh=None):
     return np.asarray(lm.generate.generate(model, batch, options, **settings).tokens)
 
 
-def memory(model, batch: list[list[int]]) -> float | None:
+def memory(model, batch: list[list[int]], mesh=None) -> float | None:
     """Temporary memory of the program behind `ours`, compiled a second time to ask it."""
     from jaxsafe import lm
 
     options = lm.Generation(max_new=FLAGS.new)
 
     def generate(model):
-        settings = {"buckets": (FLAGS.prompt,), "at_once": FLAGS.at_once}
+        settings = {"buckets": (FLAGS.prompt,), "at_once": FLAGS.at_once, "mesh": mesh}
         return lm.generate.generate(model, batch, options, **settings)
 
     return timing.compiled(generate, model)[1]["temporary_mb"]
@@ -131,7 +131,7 @@ def worker(cores: int) -> list[dict]:
                 start = time.perf_counter()
                 found[by] = call()
                 costs[by] = {"first_call_s": time.perf_counter() - start}
-            costs["jaxsafe"]["temporary_mb"] = memory(model, batch)
+                costs[by]["temporary_mb"] = memory(*call.args)
             if theirs is not None:
                 sides["transformers"] = functools.partial(theirs, batch)
                 expected = theirs(batch)

@@ -2,26 +2,29 @@
 """Critic updates a second of M2TD3 with the paper's networks and batch, replay sampling included.
 
 One update is one critic step; every second one also moves the actor, a candidate and the targets.
-Where torch is installed, the same update written in PyTorch stands beside ours, and, with
-`--reference=PATH`, the authors' own code from a checkout of akimotolab/M2TD3 at a650b10.
+Where torch is installed, the same update written in PyTorch takes its turns beside ours with one
+seed, and, with `--reference=PATH`, so does the authors' own code from a checkout of
+akimotolab/M2TD3 at a650b10.
 """
 
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Callable
 
 from absl import app, flags
 
 from benchmarks import timing
 
 FLAGS = flags.FLAGS
-timing.define_flags()
+timing.define_flags(repeats=5)
 flags.DEFINE_list("seeds", ["1", "8", "32"], "Seeds side by side; 8 in turn as well.")
 flags.DEFINE_bool("torch", True, "Measure PyTorch too, if installed.")
 flags.DEFINE_string("reference", "", "A checkout of the authors' code, to measure it as well.")
 
 DIMS = {"obs": 4, "action": 1, "omega": 2}  # InvertedPendulum-2
 STORED, PER_CALL = 100_000, 100
+IN_TURN = 8  # seeds that are measured one after the other as well
 
 
 def _learner(num_seeds: int, in_turn: bool, devices: int):
@@ -67,8 +70,12 @@ def _learner(num_seeds: int, in_turn: bool, devices: int):
     return program, states, keys, costs
 
 
-def jax_row(num_seeds: int, repeats: int, in_turn: bool = False, devices: int = 1) -> dict:
-    """Measures ours with that many seeds, as one batch or in turn on each of some devices."""
+def our_side(num_seeds: int, in_turn: bool = False, devices: int = 1):
+    """A call of ours with that many seeds, as one batch or in turn on each of some devices.
+
+    Returns:
+      the call, of PER_CALL critic updates a seed, and the program's costs.
+    """
     import jax
 
     program, states, keys, costs = _learner(num_seeds, in_turn, devices)
@@ -77,33 +84,46 @@ def jax_row(num_seeds: int, repeats: int, in_turn: bool = False, devices: int = 
         nonlocal states
         states, _ = jax.block_until_ready(program((states, keys)))
 
-    measured = timing.repeat(call, PER_CALL * num_seeds, repeats)
-    how = f"jaxsafe, in turn on {devices}" if in_turn else "jaxsafe"
-    return {"what": how, "seeds": num_seeds} | measured | costs
+    return call, costs
 
 
-def torch_row(what: str, learner, repeats: int) -> dict:
-    """Measures a PyTorch learner, whose `update` does two critic updates."""
+def torch_side(learner) -> Callable[[], None]:
+    """A call of PER_CALL critic updates of a PyTorch learner, whose `update` does two."""
 
     def call():
         for _ in range(PER_CALL // 2):
             learner.update()
 
-    return {"what": what, "seeds": 1} | timing.repeat(call, PER_CALL, repeats)
+    return call
 
 
-def torch_rows(repeats: int, cores: int) -> list[dict]:
-    """Measures the same update in PyTorch, and the authors' code where it is given."""
+def torch_sides(cores: int) -> dict[str, Callable[[], None]]:
+    """The same update in PyTorch, and the authors' code where it is given."""
     try:
         from benchmarks import reference_m2td3, torch_m2td3
     except ImportError:
-        return []
+        return {}
     setting = DIMS | {"stored": STORED, "threads": cores}
-    rows = [torch_row("PyTorch", torch_m2td3.Learner(**setting), repeats)]
+    sides = {"PyTorch": torch_side(torch_m2td3.Learner(**setting))}
     if FLAGS.reference:
         theirs = reference_m2td3.Learner(FLAGS.reference, **setting)
-        rows.append(torch_row("authors' code", theirs, repeats))
-    return rows
+        sides["authors' code"] = torch_side(theirs)
+    return sides
+
+
+def rows_of(seeds: int, cores: int) -> list[dict]:
+    """Everything that is measured with that many seeds, in turns."""
+    sides, costs = {}, {}
+    sides["jaxsafe"], costs["jaxsafe"] = our_side(seeds)
+    if seeds == IN_TURN:
+        name = f"jaxsafe, in turn on {cores}"
+        sides[name], costs[name] = our_side(seeds, in_turn=True, devices=cores)
+    if seeds == 1 and FLAGS.torch:
+        sides |= torch_sides(cores)
+    found = timing.interleaved(sides, PER_CALL * seeds, FLAGS.repeats, min_s=0.5)
+    return [
+        {"what": what, "seeds": seeds} | row | costs.get(what, {}) for what, row in found.items()
+    ]
 
 
 def worker(cores: int) -> list[dict]:
@@ -112,10 +132,7 @@ def worker(cores: int) -> list[dict]:
 
     cores = timing.pin(cores)
     parallel.split_host_cpu(cores)
-    rows = [jax_row(seeds, FLAGS.repeats) for seeds in map(int, FLAGS.seeds)]
-    rows.append(jax_row(8, FLAGS.repeats, in_turn=True, devices=cores))
-    if FLAGS.torch:
-        rows += torch_rows(FLAGS.repeats, cores)
+    rows = [row for seeds in map(int, FLAGS.seeds) for row in rows_of(seeds, cores)]
     return [{"cores": cores} | row for row in rows]
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment steps a second of InvertedPendulum-v5 in MJX, beside MuJoCo C.
+"""Environment steps a second of InvertedPendulum-v5 in MJX, MuJoCo C taking its turns beside it.
 
 Every world has masses of its own and starts anew when its episode ends. One environment step is
 two physics steps of RK4. Actions are uniform noise, or a linear controller that keeps every
 pole up.
 """
 
+import contextlib
 from functools import partial
 
 import numpy as np
@@ -14,8 +15,9 @@ from absl import app, flags
 from benchmarks import balance, timing
 
 FLAGS = flags.FLAGS
-timing.define_flags()
+timing.define_flags(repeats=5)
 flags.DEFINE_list("batches", ["16", "256", "1024"], "Worlds stepped together.")
+flags.DEFINE_bool("mujoco_c", True, "Measure MuJoCo C too.")
 
 STEPS = 100
 
@@ -48,8 +50,8 @@ def _scan(task, uncertainty, omegas, states, key, kind):
     return lax.scan(body, states, jax.random.split(key, STEPS))[0]
 
 
-def mjx_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
-    """MJX, the batch split over one device per core."""
+def mjx_side(batch: int, kind: str, cores: int):
+    """A call of MJX, the batch split over one device per core, and its program's costs."""
     import jax
     from jax.sharding import PartitionSpec as P
 
@@ -72,15 +74,11 @@ def mjx_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
         check_vma=False,
     )
     program, costs = timing.compiled(split, omegas, states, keys)
-    measured = timing.repeat(
-        lambda: jax.block_until_ready(program(omegas, states, keys)), batch * STEPS, repeats
-    )
-    row = {"engine": "MJX", "worlds": batch, "actions": kind}
-    return row | measured | costs
+    return lambda: jax.block_until_ready(program(omegas, states, keys)), costs
 
 
-def host_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
-    """MuJoCo C on that many threads, stepped through Python once per control step."""
+def host_side(batch: int, kind: str, pool):
+    """A call of MuJoCo C on a pool of threads, stepped through Python once per control step."""
     from jaxsafe.envs import host, host_steps
     from jaxsafe.envs import uncertainty as sets
 
@@ -90,7 +88,6 @@ def host_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
     omegas = rng.uniform(uncertainty.low, uncertainty.high, (batch, 2))
     models = [uncertainty.apply_host(nominal, omega) for omega in omegas]
     starts = host.initial_states(task, batch, 0)
-    pool = host_steps.make_pool(nominal, cores)
 
     def call():
         qpos, qvel = (x.copy() for x in starts)
@@ -101,9 +98,28 @@ def host_row(batch: int, kind: str, cores: int, repeats: int) -> dict:
             ended = spec.terminated(np, qpos, qvel)
             qpos[ended], qvel[ended] = starts[0][ended], starts[1][ended]
 
-    measured = timing.repeat(call, batch * STEPS, repeats)
-    pool.rollout.close()
-    return {"engine": "MuJoCo C", "worlds": batch, "actions": kind} | measured
+    return call
+
+
+def rows_of(batch: int, kind: str, cores: int) -> list[dict]:
+    """Both engines on one setting, in turns."""
+    from jaxsafe.envs import host_steps
+    from jaxsafe.envs import uncertainty as sets
+
+    ours, costs = mjx_side(batch, kind, cores)
+    sides = {"MJX": ours}
+    with contextlib.ExitStack() as stack:
+        if FLAGS.mujoco_c:
+            pool = host_steps.make_pool(sets.scenario("InvertedPendulum-2")[0].host.model, cores)
+            stack.callback(pool.rollout.close)
+            sides["MuJoCo C"] = host_side(batch, kind, pool)
+        found = timing.interleaved(sides, batch * STEPS, FLAGS.repeats, min_s=0.5)
+    return [
+        {"engine": engine, "worlds": batch, "actions": kind}
+        | row
+        | (costs if engine == "MJX" else {})
+        for engine, row in found.items()
+    ]
 
 
 def worker(cores: int) -> list[dict]:
@@ -115,8 +131,7 @@ def worker(cores: int) -> list[dict]:
     rows = []
     for kind in ("controller", "noise"):
         for batch in map(int, FLAGS.batches):
-            rows.append(mjx_row(batch, kind, cores, FLAGS.repeats))
-            rows.append(host_row(batch, kind, cores, FLAGS.repeats))
+            rows += rows_of(batch, kind, cores)
     return [{"cores": cores} | row for row in rows]
 
 
@@ -126,7 +141,7 @@ def main(argv):
     timing.main(
         "mjx_steps",
         worker,
-        ["batches"],
+        ["batches", "mujoco_c"],
         "environment steps/s of InvertedPendulum-v5 (two RK4 physics steps each), own masses in "
         "every world, episodes restarted; MJX splits the worlds over one device per core",
     )

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time of a safe search's step, two models on 2,500 points: take an observation, choose the next.
 
-Latency: whole searches, one after the other on drawn functions, each engine by its own rule and
-through plain calls from Python; timed is the step that takes observation number N. Engines of one
-rule choose the same points, but for rounding. Ours stands beside SafeOpt's rule in NumPy, safe UCB
-by scikit-learn and, where it is installed (`pip install .[peers]`), by BoTorch. Throughput: whole
-searches mapped over seeds.
+Latency: whole searches on drawn functions, each engine by its own rule and through plain calls from
+Python; timed is the step that takes observation number N. Every function is searched by all
+engines, one after the other, before the next is; the first steps on one more function warm up.
+Engines of one rule choose the same points, but for rounding. Ours stands beside SafeOpt's rule in
+NumPy, safe UCB by scikit-learn and, where it is installed (`pip install .[peers]`), by BoTorch,
+whose slow forms run at the observations that are timed only. Throughput: whole searches mapped over
+seeds.
 """
 
+import contextlib
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -27,33 +30,41 @@ flags.DEFINE_list(
     "engines", ["jaxsafe", "safeopt", "sklearn", "botorch", "throughput"], "Which rows to measure."
 )
 
+Maker = Callable[[safe_game.Game], Any]  # makes one search of an engine
+WARM_UP = 3  # steps of every engine before the first that counts
+
 
 def _observations() -> list[int]:
     return sorted(map(int, FLAGS.observations))
 
 
-def latency_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[dict]:
-    """Times an engine's step at each N over searches on different functions."""
-    steps = max(_observations())
-    runs = []
-    for number in range(FLAGS.repeats + 1):
+def latency_rows(engines: Mapping[str, Maker]) -> list[dict]:
+    """Times engines' steps at each N over searches on different functions, engines in turns."""
+    steps, first = max(_observations()), {}
+    game = safe_game.draw(0, FLAGS.side, steps)
+    for what, make in engines.items():
+        first[what] = float(safe_game.play(make(game), game, min(WARM_UP, steps))[1][0, 0])
+    runs: dict[str, list[np.ndarray]] = {what: [] for what in engines}
+    for number in range(1, FLAGS.repeats + 1):
         game = safe_game.draw(number, FLAGS.side, steps)
-        runs.append(safe_game.play(make(game), game, steps)[1])
-    rows = []
-    for count in _observations():
-        wall, cpu = np.stack(runs[1:])[:, count - 1].T * 1e3
-        low, middle, high = np.percentile(wall, [25, 50, 75])
-        rows.append(
-            {"what": what, "N": count, "seeds": 1, "ms": middle, "low_ms": low, "high_ms": high}
-            | {"cpu_ms": float(np.median(cpu)), "rate": 1e3 / middle, "repeats": FLAGS.repeats}
-            | {"compile_s": float(runs[0][0, 0])}
-        )
-    return rows
+        for what, make in engines.items():
+            runs[what].append(safe_game.play(make(game), game, steps)[1])
+    return [
+        _latency_row(what, count, np.stack(runs[what])[:, count - 1] * 1e3, first[what])
+        for what in engines
+        for count in _observations()
+    ]
 
 
-def peer_rows(what: str, make: Callable[[safe_game.Game], object]) -> list[dict]:
-    """`latency_rows` of an engine that compiles nothing."""
-    return [row | {"compile_s": 0.0} for row in latency_rows(what, make)]
+def _latency_row(what: str, count: int, ms: np.ndarray, first: float) -> dict:
+    """Of the wall and CPU milliseconds `[n, 2]` of a step, and the seconds of the first one."""
+    low, middle, high = np.percentile(ms[:, 0], [25, 50, 75])
+    return (
+        {"what": what, "N": count, "seeds": 1, "ms": middle, "low_ms": low, "high_ms": high}
+        | {"cpu_ms": float(np.median(ms[:, 1])), "rate": 1e3 / middle, "repeats": len(ms)}
+        # Of the peers nothing compiles.
+        | {"compile_s": first if what.startswith("jaxsafe") else 0.0}
+    )
 
 
 def throughput_row(expander: str, seeds: int) -> dict:
@@ -81,56 +92,58 @@ def throughput_row(expander: str, seeds: int) -> dict:
 
     arguments = (jax.random.split(jax.random.key(0), seeds), truths, masks)
     program, costs = timing.compiled(jax.vmap(one), *arguments)
-    work, cpu = config.num_steps * seeds, []
-
-    def call():
-        start = time.process_time()
-        jax.block_until_ready(program(*arguments))
-        cpu.append(time.process_time() - start)
-
-    measured = timing.repeat(call, work, FLAGS.repeats)
-    cpu_ms = 1e3 * float(np.median(cpu)) / work
+    call = lambda: jax.block_until_ready(program(*arguments))  # noqa: E731
+    measured = timing.repeat(call, config.num_steps * seeds, FLAGS.repeats)
     head = {"what": f"jaxsafe, whole searches, expander {expander}", "N": config.num_steps}
-    per_step = {"ms": 1e3 / measured["rate"], "cpu_ms": cpu_ms, "per_cpu_s": 1e3 / cpu_ms}
+    per_step = {"ms": 1e3 / measured["rate"], "cpu_ms": 1e3 / measured["per_cpu_s"]}
     return head | {"seeds": seeds} | per_step | measured | costs
 
 
-def botorch_rows(alphas: np.ndarray, cores: int) -> list[dict]:
-    """Safe UCB by BoTorch; none where it is not installed."""
-    try:
-        from benchmarks import botorch_search
-    except ImportError:
-        return []
-    rows = []
-    for how in botorch_search.HOW:
+def our_engines(steps: int) -> tuple[dict[str, Maker], dict[str, dict]]:
+    """Our rules, and the temporary memory of a step of each."""
+    engines: dict[str, Maker] = {}
+    memory = {}
+    game = safe_game.draw(0, FLAGS.side, steps)
+    for rule in safe_game.RULES:
+        config = safe_game.config_of(rule, steps)
+        make = functools.partial(safe_game.Ours, config=config)
+        engines[f"jaxsafe, {rule}"] = make
+        memory[f"jaxsafe, {rule}"] = {"temporary_mb": make(game).temporary_mb()}
+    return engines, memory
 
-        def make(game, how=how):
-            return botorch_search.SafeUCB(game, alphas, how, cores)
 
-        rows += peer_rows(f"BoTorch, safe UCB, {how}", make)
-    return rows
+def peers(alphas: np.ndarray, cores: int) -> dict[str, Maker]:
+    """The other engines that are asked for and installed."""
+    from benchmarks import safeopt_numpy, sklearn_search
+
+    engines: dict[str, Maker] = {}
+    if "safeopt" in FLAGS.engines:
+        engines["SafeOpt's rule, our NumPy reference"] = functools.partial(
+            safeopt_numpy.SafeOpt, alphas=alphas
+        )
+    if "sklearn" in FLAGS.engines:
+        engines["scikit-learn, safe UCB"] = functools.partial(sklearn_search.SafeUCB, alphas=alphas)
+    if "botorch" in FLAGS.engines:
+        with contextlib.suppress(ImportError):
+            from benchmarks import botorch_search
+
+            given = {"alphas": alphas, "threads": cores, "timed": _observations()}
+            for how in botorch_search.HOW:
+                make = functools.partial(botorch_search.SafeUCB, how=how, **given)
+                engines[f"BoTorch, safe UCB, {how}"] = make
+    return engines
 
 
 def worker(cores: int) -> list[dict]:
     """Rows of one core count; JAX must not have started in this process."""
     cores = timing.pin(cores)
-    from benchmarks import safeopt_numpy, sklearn_search
     from jaxsafe import pls
 
-    rows, steps = [], max(_observations())
-    for rule in safe_game.RULES if "jaxsafe" in FLAGS.engines else ():
-        config = safe_game.config_of(rule, steps)
-        make = functools.partial(safe_game.Ours, config=config)
-        memory = {"temporary_mb": make(safe_game.draw(0, FLAGS.side, steps)).temporary_mb()}
-        rows += [row | memory for row in latency_rows(f"jaxsafe, {rule}", make)]
+    steps = max(_observations())
+    ours, memory = our_engines(steps) if "jaxsafe" in FLAGS.engines else ({}, {})
     alphas = pls.alpha_table(safe_game.config_of("SafeOpt", steps), FLAGS.side**2, 1)[:, 0]
-    if "safeopt" in FLAGS.engines:
-        name = "SafeOpt's rule, our NumPy reference"
-        rows += peer_rows(name, lambda game: safeopt_numpy.SafeOpt(game, alphas))
-    if "sklearn" in FLAGS.engines:
-        rows += peer_rows("scikit-learn, safe UCB", lambda g: sklearn_search.SafeUCB(g, alphas))
-    if "botorch" in FLAGS.engines:
-        rows += botorch_rows(alphas, cores)
+    rows = latency_rows(ours | peers(alphas, cores))
+    rows = [row | memory.get(row["what"], {}) for row in rows]
     if "throughput" in FLAGS.engines:
         sizes = [int(n) for n in FLAGS.seeds]
         rows += [throughput_row(expander, n) for expander in ("none", "gp") for n in sizes]

@@ -5,7 +5,8 @@ Half of each row is prompt. Both sides start from one Hugging Face folder and se
 with AdamW at one rate and a clipped gradient, so that their losses must agree; a row tells that of
 the fifth update. On two cores ours runs as one device and as two. TRL is measured where the extra
 `peers` is installed: its own loop, dataloader and logging included, the time between the ends of
-two steps being one step.
+two steps being one step. Ours takes its turns from a callback of TRL's loop, whose clock stands
+still meanwhile.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from benchmarks import timing
 from jaxsafe.core import parallel
 
 FLAGS = flags.FLAGS
-timing.define_flags(repeats=9)
+timing.define_flags(repeats=5)
 flags.DEFINE_list("pairs", ["2", "8", "16"], "Pairs of an update.")
 flags.DEFINE_integer("tokens", 256, "Tokens of a row, half of them the prompt's.")
 flags.DEFINE_integer("layers", 4, "Layers of the model.")
@@ -30,6 +31,7 @@ flags.DEFINE_bool("share", True, "Run a pair's prompt once for both answers, as 
 flags.DEFINE_bool("trl", True, "Measure TRL too, if installed.")
 
 RATE, BETA, FIRST_WORD = 1e-4, 0.1, 3
+WARM_UP = 4  # steps of TRL that are not counted; losses are compared at the fifth
 
 
 def rows(count: int) -> np.ndarray:
@@ -64,10 +66,12 @@ def write_model(folder: pathlib.Path):
     return config
 
 
-def our_row(
-    folder: pathlib.Path, ids: np.ndarray, reference: str, repeats: int, devices: int = 1
-) -> dict:
-    """Our updates a second, with the reference online or from a cache, rows spread over devices."""
+def our_side(folder: pathlib.Path, ids: np.ndarray, reference: str, devices: int = 1):
+    """Our update, with the reference online or from a cache, rows spread over devices.
+
+    Returns:
+      a call that makes one, the program's costs, and the list to which calls append their losses.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -119,9 +123,7 @@ def our_row(
         state, metrics = jax.block_until_ready(program(state, batch))
         losses.append(float(metrics["policy/loss"]))
 
-    measured = timing.repeat(call, 1, repeats)
-    by = "jaxsafe" if devices == 1 else f"jaxsafe, {devices} devices"
-    return _row(by, len(ids), reference, measured, costs, losses)
+    return call, costs, losses
 
 
 def _row(
@@ -134,28 +136,44 @@ def _row(
     return setting | seconds | measured | costs | loss
 
 
-def trl_rows(folder: pathlib.Path, ids: np.ndarray, cores: int, repeats: int) -> list[dict]:
-    """The same of TRL's DPOTrainer."""
+def trl_installed() -> bool:
+    """Whether there is TRL."""
     try:
-        import torch
         import trl  # noqa: F401
     except ImportError:
         print("TRL is not installed: pip install '.[peers]'", file=sys.stderr)
-        return []
-    from benchmarks import trl_dpo
+        return False
+    return True
 
-    torch.set_num_threads(cores)
-    found = []
-    for reference in ("online", "cached"):
+
+def measure(
+    folder: pathlib.Path, ids: np.ndarray, reference: str, cores: int, peer: bool
+) -> list[dict]:
+    """Rows of everything that is measured on one setting, in turns."""
+    names = {1: "jaxsafe"} | ({cores: f"jaxsafe, {cores} devices"} if cores > 1 else {})
+    ours = {by: our_side(folder, ids, reference, devices) for devices, by in names.items()}
+    turns = timing.Turns({by: call for by, (call, _, _) in ours.items()}, 1, min_s=0.5)
+    theirs = []
+    if peer:
+        import torch
+
+        from benchmarks import trl_dpo
+
+        torch.set_num_threads(cores)
+        steps, cached = (WARM_UP, FLAGS.repeats), reference == "cached"
         # The trainer prints rows of its own, and the last line of output is ours.
         with contextlib.redirect_stdout(io.StringIO()):
-            seconds, losses = trl_dpo.train(
-                folder, ids, 5 + repeats, reference == "cached", RATE, BETA
-            )
-        low, middle, high = np.percentile(1 / np.asarray(seconds[5:]), [25, 50, 75])
-        measured = {"rate": middle, "low": low, "high": high, "repeats": repeats, "calls": 1}
-        found.append(_row("TRL", len(ids), reference, measured, {"compile_s": 0.0}, losses))
-    return found
+            seconds, losses = trl_dpo.train(folder, ids, steps, cached, RATE, BETA, turns.take)
+        measured = timing.rates(seconds) | {"calls": 1}
+        theirs = [_row("TRL", len(ids), reference, measured, {"compile_s": 0.0}, losses)]
+    else:
+        for _ in range(FLAGS.repeats):
+            turns.take()
+    found = turns.found()
+    return [
+        _row(by, len(ids), reference, found[by], costs, losses)
+        for by, (_, costs, losses) in ours.items()
+    ] + theirs
 
 
 def worker(cores: int) -> list[dict]:
@@ -165,15 +183,11 @@ def worker(cores: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_model(folder)
+        peer = FLAGS.trl and trl_installed()
         found = []
         for ids in (rows(int(pairs)) for pairs in FLAGS.pairs):
-            found += [
-                our_row(folder, ids, how, FLAGS.repeats, devices)
-                for devices in sorted({1, cores})
-                for how in ("online", "cached")
-            ]
-            if FLAGS.trl:
-                found += trl_rows(folder, ids, cores, FLAGS.repeats)
+            for reference in ("online", "cached"):
+                found += measure(folder, ids, reference, cores, peer)
     return [{"cores": cores} | row for row in found]
 
 

@@ -25,60 +25,83 @@ def pin(cores: int) -> int:
 
 
 def repeat(call: Callable[[], Any], work: float, repeats: int, min_s: float = 0.5) -> dict:
-    """Times `call`, which does `work` units and blocks until done.
-
-    Each repeat makes as many calls as take `min_s` seconds; `min_s` of uncounted calls warm up.
+    """Times one call by itself: `interleaved` with a single side.
 
     Returns:
-      `rate` (median units per second), `low` and `high` (quartiles), `repeats`, `calls` each.
+      `rate`, `low`, `high`, `repeats`, `calls` and `per_cpu_s`, as `interleaved`.
     """
-    start = time.perf_counter()
-    call()
-    once = time.perf_counter() - start
-    calls = max(1, int(np.ceil(min_s / max(once, 1e-9))))
-    for _ in range(calls - 1):
-        call()
-    rates = []
+    return interleaved({"": call}, work, repeats, min_s)[""]
+
+
+class Turns:
+    """Times calls that do the same `work` in turns, so that a busy spell of the machine hits all.
+
+    In a turn every side makes as many calls as take `min_s` seconds, at least one; when this is
+    made, uncounted ones for that long warm it up. A call blocks until its work is done.
+    """
+
+    def __init__(self, sides: Mapping[str, Callable[[], Any]], work: float, min_s: float = 0.0):
+        self.sides, self.work = sides, work
+        self.calls = {name: _warm_up(call, min_s) for name, call in sides.items()}
+        self.wall: dict[str, list[float]] = {name: [] for name in sides}
+        self.cpu: dict[str, list[float]] = {name: [] for name in sides}
+
+    def take(self) -> None:
+        """A turn of each side."""
+        for name, call in self.sides.items():
+            start, busy = time.perf_counter(), time.process_time()
+            for _ in range(self.calls[name]):
+                call()
+            self.wall[name].append((time.perf_counter() - start) / self.calls[name])
+            self.cpu[name].append((time.process_time() - busy) / self.calls[name])
+
+    def found(self) -> dict[str, dict]:
+        """Returns, for each side, what `interleaved` tells."""
+        return {
+            name: rates(self.wall[name], self.work)
+            | {"calls": self.calls[name], "per_cpu_s": self.work / float(np.median(self.cpu[name]))}
+            for name in self.sides
+        }
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], work: float, repeats: int, min_s: float = 0.0
+) -> dict[str, dict]:
+    """Times calls that do the same `work` in turns, as `Turns` describes.
+
+    Returns:
+      For each, `rate` (median units per second), `low` and `high` (quartiles), `repeats` (turns),
+      `calls` in each, and `per_cpu_s`, the median units per second of processor time, all threads
+      together.
+    """
+    turns = Turns(sides, work, min_s)
     for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        rates.append(calls * work / (time.perf_counter() - start))
-    return _summary(rates) | {"calls": calls}
+        turns.take()
+    return turns.found()
 
 
-def _summary(rates: Sequence[float]) -> dict:
-    low, middle, high = np.percentile(rates, [25, 50, 75])
+def _warm_up(call: Callable[[], Any], min_s: float) -> int:
+    """Calls for `min_s` seconds, once at least; returns how many calls take that long.
+
+    The first call is slow, so it counts only where there is no other.
+    """
+    ends = [time.perf_counter()]
+    while len(ends) == 1 or ends[-1] - ends[0] < min_s:
+        call()
+        ends.append(time.perf_counter())
+    later = ends[1:] if len(ends) > 2 else ends
+    once = (later[-1] - later[0]) / (len(later) - 1)
+    return max(1, int(np.ceil(min_s / max(once, 1e-9))))
+
+
+def rates(seconds: Sequence[float], work: float = 1.0) -> dict:
+    """Median and quartiles of `work` units by each of the seconds, and how many there are."""
+    low, middle, high = np.percentile(work / np.asarray(seconds), [25, 50, 75])
     return {
         "rate": float(middle),
         "low": float(low),
         "high": float(high),
-        "repeats": len(rates),
-    }
-
-
-def interleaved(
-    sides: Mapping[str, Callable[[], Any]], work: float, repeats: int
-) -> dict[str, dict]:
-    """Times calls that do the same `work` in turns, so that a busy spell of the machine hits all.
-
-    One uncounted call of each comes first.
-
-    Returns:
-      For each, `rate` (median units per second), `low` and `high` (quartiles), `repeats`, and
-      `per_cpu_s`, the median units per second of processor time, all threads together.
-    """
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    cpu: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, call in sides.items():
-            start, busy = time.perf_counter(), time.process_time()
-            call()
-            if turn:
-                rates[name].append(work / (time.perf_counter() - start))
-                cpu[name].append(work / (time.process_time() - busy))
-    return {
-        name: _summary(rates[name]) | {"per_cpu_s": float(np.median(cpu[name]))} for name in sides
+        "repeats": len(seconds),
     }
 
 

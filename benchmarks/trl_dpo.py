@@ -4,6 +4,7 @@
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,22 @@ from trl import DPOConfig, DPOTrainer
 
 
 class _Clock(TrainerCallback):
-    """Seconds of each step, and its loss."""
+    """Seconds of each step, and its loss; lets others run after those past the warm-up, untimed."""
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, warm_up: int, between: Callable[[], None]) -> None:
+        self.warm_up, self.between = warm_up, between
+        self.start = 0.0
+        self.seconds: list[float] = []
         self.losses: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.start = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.ends.append(time.perf_counter())
+        self.seconds.append(time.perf_counter() - self.start)
+        if len(self.seconds) > self.warm_up:
+            self.between()
+        self.start = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         if logs and "loss" in logs:
@@ -32,9 +38,28 @@ class _Clock(TrainerCallback):
 
 
 def train(
-    folder: pathlib.Path, ids: np.ndarray, steps: int, precomputed: bool, rate: float, beta: float
+    folder: pathlib.Path,
+    ids: np.ndarray,
+    steps: tuple[int, int],
+    precomputed: bool,
+    rate: float,
+    beta: float,
+    between: Callable[[], None],
 ) -> tuple[list[float], list[float]]:
-    """Trains on one batch `[P, 2, T]` again and again; returns seconds and losses of the steps."""
+    """Trains on one batch `[P, 2, T]` again and again.
+
+    Args:
+      folder: the model and its tokenizer.
+      ids: the tokens of pairs, prompts first.
+      steps: of the warm-up, and those after it.
+      precomputed: whether the reference is asked once, before training.
+      rate: of AdamW.
+      beta: of DPO.
+      between: called after each step past the warm-up, outside of what is timed.
+
+    Returns:
+      seconds of the steps past the warm-up, and the losses of all.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     half = ids.shape[-1] // 2
     text = lambda row: " ".join(f"w{n}" for n in row)  # noqa: E731
@@ -49,14 +74,14 @@ def train(
             for pair in ids
         ]
     )
-    clock = _Clock()
+    clock = _Clock(steps[0], between)
     with tempfile.TemporaryDirectory() as out:
         trainer = DPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             args=DPOConfig(
                 output_dir=out,
                 per_device_train_batch_size=len(ids),
-                max_steps=steps,
+                max_steps=sum(steps),
                 learning_rate=rate,
                 lr_scheduler_type="constant",
                 max_grad_norm=1.0,
@@ -79,4 +104,4 @@ def train(
         if batch["input_ids"].shape != (2 * len(ids), ids.shape[-1]):
             raise ValueError(f"TRL made rows of {batch['input_ids'].shape}")
         trainer.train()
-    return list(np.diff(clock.ends)), clock.losses
+    return clock.seconds[steps[0] :], clock.losses

@@ -34,6 +34,25 @@ def worker(name, *small):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_m2td3_updates_times_seeds_together_and_in_turn():
+    rows = worker("m2td3_updates", "--seeds=1,8", "--repeats=1")
+    ours = [(row["what"], row["seeds"]) for row in rows if row["what"].startswith("jaxsafe")]
+    assert ours == [("jaxsafe", 1), ("jaxsafe", 8), ("jaxsafe, in turn on 1", 8)]
+    others = [row for row in rows if not row["what"].startswith("jaxsafe")]
+    assert [(row["what"], row["seeds"]) for row in others] in ([], [("PyTorch", 1)])
+    assert all(("temporary_mb" in row) == (row not in others) for row in rows)
+
+
+@pytest.mark.slow  # MJX compiles for half a minute
+def test_mjx_steps_times_both_engines():
+    rows = worker("mjx_steps", "--batches=2", "--repeats=1")
+    each = [(kind, name) for kind in ("controller", "noise") for name in ("MJX", "MuJoCo C")]
+    assert [(row["actions"], row["engine"]) for row in rows] == each
+    for row in rows:
+        assert row["rate"] > 0 and row["worlds"] == 2
+        assert ("temporary_mb" in row) == (row["engine"] == "MJX")
+
+
 @pytest.mark.parametrize(
     "engines",
     [
@@ -123,8 +142,9 @@ def test_botorch_chooses_the_points_of_safe_ucb(safe_ucb):
 
     game, alphas, expected = safe_ucb
     for how in botorch_search.HOW:
-        theirs = botorch_search.SafeUCB(game, alphas, how, 1)
-        assert safe_game.play(theirs, game, len(expected) - 1)[0] == expected, how
+        for timed in (None, (3, 7)):
+            theirs = botorch_search.SafeUCB(game, alphas, how, 1, timed)
+            assert safe_game.play(theirs, game, len(expected) - 1)[0] == expected, (how, timed)
 
 
 def test_games_are_draws_of_the_process():
@@ -144,10 +164,11 @@ def test_games_are_draws_of_the_process():
 def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
     small = ("--batches=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
     rows = worker("cdt", *small)
-    kinds = [(row["what"], row["batch"]) for row in rows]
+    sides = list(dict.fromkeys(row["by"] for row in rows))
+    assert sides in (["jaxsafe"], ["jaxsafe", "PyTorch"])
     each = [("training", 2), ("rollouts", 1), ("rollouts", 3)]
-    assert kinds in (each, each + each)
-    assert [row["by"] for row in rows] == (["jaxsafe"] * 3 + ["PyTorch"] * 3)[: len(rows)]
+    kinds = [(row["what"], row["batch"], row["by"]) for row in rows]
+    assert kinds == [(*case, by) for case in each for by in sides]
     assert all(row["rate"] > 0 and row["cores"] == 1 for row in rows)
 
 
@@ -169,7 +190,7 @@ def test_lm_generate_times_every_engine_there_is():
 def test_sacpo_dpo_times_both_references_and_both_sides_agree():
     small = ("--pairs=2", "--tokens=16", "--layers=1", "--repeats=1")
     rows = worker("sacpo_dpo", *small)
-    ours, theirs = rows[:2], rows[2:]
+    ours, theirs = ([r for r in rows if (r["by"] == "jaxsafe") is mine] for mine in (True, False))
     assert [(row["by"], row["reference"]) for row in ours] == [
         ("jaxsafe", "online"),
         ("jaxsafe", "cached"),

@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -22,6 +23,71 @@ def page(*arguments):
         text=True,
         check=False,
     )
+
+
+# `benchmarks.run` whose benchmarks only tell how they were called; those of `failing` fail.
+STUBBED = """
+import sys, types
+from benchmarks import run
+failing = {failing!r}
+def call(command, check):
+    assert command[:2] == [sys.executable, "-m"] and not check
+    print("called", *command[2:])
+    return types.SimpleNamespace(returncode=3 * (command[2].removeprefix("benchmarks.") in failing))
+run.subprocess.run = call
+run.app.run(run.main)
+"""
+
+
+def stubbed(*arguments, failing=()):
+    """The measuring path: the finished process, and the calls it made."""
+    done = subprocess.run(
+        [sys.executable, "-c", STUBBED.format(failing=list(failing)), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    return done, [line.split()[1:] for line in lines if line.startswith("called ")]
+
+
+def test_everything_is_measured_ours_alone_or_beside_peers(tmp_path):
+    done, calls = stubbed(f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    each = {f"benchmarks.{name}": list(kernel.alone) for name, kernel in kernels.KERNELS.items()}
+    assert {name: given for name, *given in calls} == each
+    assert "--notrl" in each["benchmarks.sacpo_dpo"]
+    assert (tmp_path / "benchmarks.md").exists() and (tmp_path / kernels.PICTURE).exists()
+    done, calls = stubbed("--peers", "--only=sacpo_dpo,mjx_steps", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert calls == [["benchmarks.sacpo_dpo"], ["benchmarks.mjx_steps"]]
+
+
+def test_a_kernel_that_fails_is_told_after_the_others_ran(tmp_path):
+    names = ["cdt", "pls_search", "tsdi"]
+    done, calls = stubbed(f"--only={','.join(names)}", f"--out={tmp_path}", failing=["pls_search"])
+    assert done.returncode == 1
+    assert [name for name, *_ in calls] == [f"benchmarks.{name}" for name in names]
+    assert "of an earlier run or absent: ['pls_search']" in done.stdout.splitlines()[-1]
+    assert (tmp_path / "benchmarks.md").exists()
+
+
+def test_sides_take_turns_after_each_has_warmed_up():
+    order = []
+
+    def side(name):
+        return lambda: order.append(name) or time.sleep(0.002)
+
+    turns = timing.Turns({"a": side("a"), "b": side("b")}, work=10, min_s=0.01)
+    warm = len(order)
+    assert order == sorted(order) and set(order) == {"a", "b"} and min(turns.calls.values()) > 1
+    turns.take()
+    turns.take()
+    assert order[warm:] == (["a"] * turns.calls["a"] + ["b"] * turns.calls["b"]) * 2
+    for name, row in turns.found().items():
+        assert 0 < row["low"] <= row["rate"] <= row["high"] <= 10 / 0.002
+        assert row["repeats"] == 2 and row["calls"] == turns.calls[name] and row["per_cpu_s"] > 0
 
 
 def test_a_ratio_is_between_rows_of_one_setting():
@@ -72,6 +138,13 @@ def test_committed_results_make_a_page_whole_whatever_is_measured_now(tmp_path):
         there = (timing.RESULTS / f"{name}.json").exists()
         assert (f"\n## {name}\n" in text) == there, name
     assert (tmp_path / kernels.PICTURE).exists() and f"]({kernels.PICTURE})" in text
+
+
+def test_the_committed_page_is_made_of_the_committed_results():
+    found = kernels.read(kernels.KERNELS)
+    missing = [name for name in kernels.KERNELS if name not in found]
+    committed = (timing.RESULTS / "benchmarks.md").read_text()
+    assert committed == kernels.page(found, missing), "python -m benchmarks.run --tables writes it"
 
 
 def test_scaling_is_the_rate_by_size_of_rows_alike_in_all_else():

@@ -46,7 +46,7 @@ def program(path, body):
 def set_up(tree, body="exit 0"):
     """A .venv that counts as finished; its Python runs `body`."""
     program(tree / ".venv" / "bin" / "python", body)
-    for stamp in (".created", ".runtime", ".test", ".gpu"):
+    for stamp in (".created", ".runtime", ".test", ".gpu", ".peers"):
         (tree / ".venv" / stamp).touch()
 
 
@@ -90,6 +90,15 @@ def test_set_up_is_done_once_and_again_after_a_change(tree):
     os.utime(tree / "constraints" / "py311.txt", (later, later))
     assert make(tree, "-n", "venv").stdout.count("pip install") == 1
     assert make(tree, "-n", "test").stdout.count("pip install") == 2
+
+
+def test_bench_measures_beside_peers_that_it_installs(tree):
+    set_up(tree)
+    assert make(tree, "-n", "bench").stdout == ".venv/bin/python -m benchmarks.run --peers\n"
+    (tree / ".venv" / ".peers").unlink()
+    done = make(tree, "-n", "bench").stdout
+    assert done.count("pip install") == 1 and "'.[test,parity,peers]'" in done
+    assert "pip" not in make(tree, "-n", "test").stdout
 
 
 @pytest.mark.parametrize("found", ["2.7", "3.9", "3.10", ""])
