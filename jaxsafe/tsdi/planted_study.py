@@ -74,7 +74,7 @@ def recovery(experiment: Experiment, space: str, draws: int, noise: float, seed:
     before, after = planted.distances(world, found, fresh, config)
     row = {"before": float(before.mean()), "after": float(after.mean())}
     if space == "prob":
-        return row
+        return row | {"clipped": planted.clipped(world, found, fresh, config)}
     missed = planted.rmse(found, world, state.reference)
     return {"rmse": missed, "stated": float(found.error.mean())} | row
 
