@@ -168,8 +168,7 @@ def fill(
             file.truncate(done * size)
             for begin in range(done, total, batch):
                 end = min(begin + batch, total)
-                values = np.asarray(compute(begin, end), np.float32)
-                values = values.reshape(end - begin, len(columns))
+                values = np.asarray(compute(begin, end), np.float32).reshape(-1, len(columns))
                 file.write(_packed(row_ids[begin:end], values).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
