@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.flags import RunOptions
@@ -136,7 +135,7 @@ def finish(folder: Folder, options: RunOptions, experiment: Experiment) -> list[
 def _picture(folder: Folder, rows: list[dict[str, Any]]) -> Any:
     """Error against K, measured and stated, with the line of slope -1/2."""
     own = [r for r in rows if r["space"] == "logprob" and r["noise"] and "rmse" in r]
-    figure = Figure(figsize=(5.4, 3.8), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((5.4, 3.8))
     axes = figure.add_subplot()
     x = np.array([row["draws"] for row in own], float)
     for i, name in enumerate(("rmse", "stated")):
