@@ -109,7 +109,7 @@ def test_a_browser_shows_what_a_systems_binary_left(tmp_path_factory, tmp_path):
     assert done.returncode == 0, done.stderr
     dom, console = browse(page, tmp_path, "--dump-dom")
     assert console == [] and dom.count("</figure>") == dom.count("<img") > 3
-    alone = [path for path in (run / "plots").iterdir() if f"{path.name}" not in dom]
+    alone = [path for path in (run / "plots").iterdir() if path.name not in dom]
     methods = {row["method"] for row in json.loads((run / "summary.json").read_text())["results"]}
     assert not alone and methods == {"advantage", "rloo"} and all(x in dom for x in methods)
 
