@@ -69,7 +69,11 @@ def finish(
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
-    """Draws each method's first seed at the worst omega that the last scoring found."""
+    """Draws each method's first seed at the worst omega that the last scoring found.
+
+    Raises:
+      UserError: the run is of games.
+    """
     if experiment.games:
         raise checks.UserError("--mode=render: games have no picture but plots/known_answers.png.")
     task, uncertainty = experiments.world(experiment)

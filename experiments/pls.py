@@ -42,7 +42,11 @@ def finish(
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
-    """Films how the safe set grows in a search with each world's first policy."""
+    """Films how the safe set grows in a search with each world's first policy.
+
+    Raises:
+      UserError: the run has no worlds: it counts promises, or is of DSRL's tasks.
+    """
     if experiment.promises:
         raise checks.UserError("--mode=render: counts have no picture but those of --mode=eval.")
     if experiment.dsrl.tasks:

@@ -43,7 +43,11 @@ def finish(
 def render(
     folder: Folder, options: RunOptions, experiment: Experiment, results: launch.Results
 ) -> None:
-    """Refuses: there is nothing to film."""
+    """There is nothing to film.
+
+    Raises:
+      UserError: always.
+    """
     raise checks.UserError("--mode=render: there is no film of text; --mode=eval draws pictures.")
 
 

@@ -13,7 +13,6 @@ import functools
 from typing import Any
 
 from experiments import over_refusal
-from experiments.over_refusal import Variants
 from jaxsafe.core import checks, launch
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.core.flags import RunOptions
@@ -22,6 +21,7 @@ from jaxsafe.core.run import Folder
 from jaxsafe.sacpo import experiment as sacpo_experiment
 from jaxsafe.sacpo.config import Stage as Training
 from jaxsafe.sacpo.experiment import Experiment as Alignment
+from jaxsafe.sacpo.variants import NAMES, Variants
 from jaxsafe.tsdi import experiment as experiments
 from jaxsafe.tsdi import planted_study, report, sources, stages
 from jaxsafe.tsdi.config import Config
@@ -63,7 +63,7 @@ PRESETS = {
     "demo": Run(Experiment(bias=_BIAS, decoding=_DECODING), _DEMO),
     # The demo's decoder, so that five seeds of five variants take minutes; more prompts.
     "study": Run(
-        Experiment(safe=over_refusal.NAMES, bias=_BIAS, decoding=_DECODING),
+        Experiment(safe=NAMES, bias=_BIAS, decoding=_DECODING),
         dataclasses.replace(_DEMO, task=dataclasses.replace(_DEMO.task, held_out=200)),
     ),
     "planted": Run(Experiment(source="planted", bias=Config(positions=4)), _SACPO["demo"]),
@@ -87,10 +87,10 @@ def validate(run: Run) -> None:
             "experiments.sacpo and give --preset=folder its models."
         )
     for name in run.correct.safe:
-        if name not in over_refusal.NAMES and not run.correct.models:
+        if name not in NAMES and not run.correct.models:
             raise checks.UserError(
                 f"correct.safe holds {name!r}, which is not trained here: choose of "
-                f"{', '.join(over_refusal.NAMES)}, or give correct.models."
+                f"{', '.join(NAMES)}, or give correct.models."
             )
 
 
@@ -123,7 +123,11 @@ def finish(
 
 
 def render(folder: Folder, options: RunOptions, run: Run, results: launch.Results) -> None:
-    """Refuses: there is nothing to film."""
+    """There is nothing to film.
+
+    Raises:
+      UserError: always.
+    """
     raise checks.UserError("--mode=render: there is no film of text; --mode=eval draws pictures.")
 
 

@@ -16,7 +16,11 @@ SHARED = {"lm", "gp", "envs", "data", "nn"}
 SYSTEMS = set(PACKAGES) - SHARED - {"core"}
 # What takes seconds to import, or may be absent.
 HEAVY = {"transformers", "torch", "matplotlib", "mujoco", "brax", "gymnax", "gymnasium", "sklearn"}
-NEEDED = {"m2td3": {"mujoco"}}  # its sets of parameters are of MuJoCo's models
+# Sets of parameters, tasks and images of MuJoCo's models.
+NEEDED = {
+    "jaxsafe": {"m2td3": {"mujoco"}},
+    "experiments": {name: {"mujoco"} for name in ("m2td3", "pls", "image_to_semantics")},
+}
 
 
 def sources(*folders):
@@ -62,19 +66,23 @@ def test_the_package_is_imported_quickly_and_quietly():
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_heavy_libraries_are_imported_where_they_are_used():
-    """One process after the other's modules: what a package adds is told apart."""
+@pytest.mark.parametrize("folder", NEEDED)
+def test_heavy_libraries_are_imported_where_they_are_used(folder):
+    """One import after the other in a process: those that need a library come last."""
+    needed = NEEDED[folder]
+    names = PACKAGES if folder == "jaxsafe" else [path.stem for path in sources(folder)]
     code = f"""
 import importlib, sys
-for name in {sorted(PACKAGES, key=lambda name: bool(NEEDED.get(name)))!r}:
-    importlib.import_module("jaxsafe." + name)
+for name in {sorted(names, key=lambda name: name in needed)!r}:
+    importlib.import_module("{folder}." + name)
     print(name, *sorted({HEAVY!r} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == len(PACKAGES)
+    assert len(lines) == len(names)
     for name, *heavy in lines:
-        assert set(heavy) <= NEEDED.get(name, set()), name
+        assert set(heavy) <= needed.get(name, set()), name
 
 
 def test_binaries_leave_devices_alone_until_flags_are_read():

@@ -109,7 +109,24 @@ def test_a_stop_of_the_tour_is_ten_lines_of_its_system(name):
     assert re.search(rf"^from jaxsafe(\.| import ){name}\b", block, flags=re.M)
 
 
-def test_the_gallery_has_every_demos_picture_that_there_is():
+# Picture of each system, in the order of the tour.
+GALLERY = {
+    "m2td3": "m2td3_worst_case.png",
+    "pls": "pls_circle.png",
+    "sacpo": "sacpo_pareto.png",
+    "tsdi": "tsdi_demo.png",
+    "advantage_nas": "advantage_nas_demo.png",
+    "image_to_semantics": "image_to_semantics_demo.png",
+}
+
+
+def test_the_gallery_has_the_picture_and_the_command_of_each_system():
+    section = TEXT.partition("## Gallery")[2].partition("\n## ")[0]
+    rows = re.findall(r"`python -m experiments\.(\w+)` \| !\[.+\]\(docs/(\S+)\) \|", section)
+    assert rows == [(name, GALLERY[name]) for name in SYSTEMS]
+
+
+def test_no_demos_picture_is_left_out():
     for path in ROOT.glob("docs/*_demo.png"):
         assert f"](docs/{path.name})" in TEXT, f"the gallery lacks {path.name}"
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch
 
 from jaxsafe.advantage_nas.space import Space
 from jaxsafe.core import plots
@@ -45,11 +42,14 @@ def draw_cell(
       UserError: `choice` or `probabilities` has another length than the space has edges, or an
         index is no operation's.
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Circle
+
     choice = np.asarray(choice)
     _check(space, choice, probabilities)
     longest = max(end - start for start, end in space.edges)
     top = _height(longest)
-    figure = Figure((2.1 * space.num_nodes + 0.6, 1.3 + 1.6 * top), plots.DPI, layout="constrained")
+    figure = plots.new_figure((2.1 * space.num_nodes + 0.6, 1.3 + 1.6 * top))
     axes = figure.add_subplot()
     for e, (edge, k) in enumerate(zip(space.edges, choice, strict=True)):
         share = None if probabilities is None else float(probabilities[e])
@@ -104,6 +104,8 @@ def _style(space: Space, k: int) -> dict[str, Any]:
 
 
 def _draw_edge(axes: Any, edge: tuple[int, int], space: Space, k: int, share: float | None) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
     start, end = edge
     height = _height(end - start)
     style = _style(space, k)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsafe.advantage_nas import retrain, supernet
+from jaxsafe.advantage_nas import retrain, strings, supernet
 from jaxsafe.advantage_nas import space as spaces
 from jaxsafe.advantage_nas.retrain import RetrainConfig
 from jaxsafe.advantage_nas.space import Network, Space
@@ -57,7 +57,7 @@ def data(folder: str) -> images.ImageSet:
 
 def make_space(config: ImageConfig) -> Space:
     """The cell of NAS-Bench-201, with or without `none`."""
-    names = spaces.NAS_BENCH_201 if config.zero else spaces.NAS_BENCH_201[:4]
+    names = strings.NB201_OPS if config.zero else strings.PAPER_OPS
     return spaces.nas_bench_201(names, config.native, config.reference, config.reference)
 
 

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.advantage_nas import drawing
 from jaxsafe.advantage_nas.space import Space
@@ -48,7 +47,7 @@ def small_multiples(
     columns = min(columns, len(lines))
     rows = -(-len(lines) // columns)
     size = (0.8 + 2.1 * columns, 0.9 + 2.0 * rows)
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure(size)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).reshape(-1)
     highest, most = 0.0, 1
     for panel, (name, (x, y)) in zip(panels, lines.items(), strict=False):
@@ -83,7 +82,7 @@ def queries(
     Returns:
       the path written.
     """
-    figure = Figure(figsize=(7.2, 6.4), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((7.2, 6.4))
     upper, lower = figure.subplots(2, 1, sharex=True)
     for i, (name, (at, y)) in enumerate(lines.items()):
         plots.draw_seeds(upper, i, at, y)
@@ -107,7 +106,7 @@ def way(path: pathlib.Path, rows: Sequence[Row], space: Space) -> pathlib.Path:
     """Draws how each edge's probabilities moved: thin lines are seeds, thick ones their mean."""
     columns = 3
     lines = -(-space.num_edges // columns)
-    figure = Figure(figsize=(7.2, 0.6 + 1.9 * lines), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((7.2, 0.6 + 1.9 * lines))
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).reshape(-1)
     for e, (a, b) in enumerate(space.edges):
         for k, name in enumerate(space.names):

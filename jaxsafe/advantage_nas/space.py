@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsafe.advantage_nas import operations as ops
+from jaxsafe.advantage_nas import strings
 from jaxsafe.advantage_nas.operations import Operation
 from jaxsafe.core.checks import UserError, check_choice, check_once
 
@@ -167,13 +168,13 @@ def all_pairs(num_nodes: int) -> tuple[tuple[int, int], ...]:
     return tuple((start, end) for end in range(1, num_nodes) for start in range(end))
 
 
-NAS_BENCH_201 = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "none")
+NAS_BENCH_201 = strings.NB201_OPS
 PTB = ("identity", "tanh", "sigmoid", "relu", "zero")
 
 
 @functools.cache
 def nas_bench_201(
-    names: Sequence[str] = NAS_BENCH_201[:4],
+    names: Sequence[str] = strings.PAPER_OPS,
     native: bool = False,
     reference_no_relu: bool = False,
     reference_pool: bool = False,

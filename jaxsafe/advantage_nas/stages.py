@@ -92,10 +92,10 @@ def probabilities(state: State, task: Task) -> Metrics:
 def chunk(
     state: State, first: jax.Array, length: int, experiment: Experiment, method: str
 ) -> tuple[State, Metrics]:
-    """Search steps `first` to `first + length - 1`, each on fresh minibatches.
+    """Search steps `first` `[]` to `first + length - 1`, each on fresh minibatches.
 
     Returns:
-      the search, and the metrics' means and the `probabilities` at the end.
+      the search, and the metrics' means and the `probabilities` at the end, scalars.
     """
     config, on = experiments.search(experiment, method), task(experiment)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells as strings of NAS-Bench-201's form, and a form in which equal cells are equal.
+"""Cells as strings of NAS-Bench-201's form.
 
 A cell of N nodes has an edge from every node to every later one, in the order (0>1), (0>2), (1>2),
 (0>3), (1>3), (2>3); its string names the operations node by node:
@@ -18,7 +18,6 @@ from jaxsafe.core.checks import UserError, did_you_mean
 # The paper's search leaves out the last, whose output is 0.
 NB201_OPS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "none")
 PAPER_OPS = NB201_OPS[:4]
-NOTHING = "0"  # the canonical form of a cell whose output is always 0
 
 
 def num_nodes(num_edges: int) -> int:
@@ -77,37 +76,3 @@ def decode(text: str, ops: Sequence[str] = NB201_OPS) -> np.ndarray:
                 raise UserError(f"{op!r} in {text!r} is no operation of {', '.join(ops)}.{hint}")
             choice.append(ops.index(op))
     return np.array(choice, np.int32)
-
-
-def canonical(
-    choice: Sequence[int] | np.ndarray,
-    ops: Sequence[str] = NB201_OPS,
-    zero: str = "none",
-    identity: str = "skip_connect",
-) -> str:
-    """An expression that two cells share if they compute the same for every choice of functions.
-
-    Edges into a node are summed, so their order does not matter; an identity edge passes on its
-    source's own sum; the zero operation gives 0, and so does whatever reads a node that is 0.
-    Weights count as an edge's own: two convolutions of one source are not one. Of the 15,625 cells
-    of NAS-Bench-201 4,930 differ by this form; its own form keeps zeros as terms of a sum, and
-    tells 6,466 apart.
-
-    Args:
-      choice: `[E]`, indices into `ops`.
-      ops: names of the operations.
-      zero: the one whose output is 0, if it is among them.
-      identity: the one whose output is its input, if it is among them.
-    """
-    indices = np.asarray(choice).reshape(-1)
-    nodes: list[list[str]] = [["x"]]  # each node as the sorted terms of its sum
-    names = iter(ops[int(k)] for k in indices)
-    for i in range(1, num_nodes(len(indices))):
-        terms: list[str] = []
-        for j in range(i):
-            op = next(names)
-            if op == zero or not nodes[j]:
-                continue
-            terms += nodes[j] if op == identity else [f"{op}({'+'.join(nodes[j])})"]
-        nodes.append(sorted(terms))
-    return "+".join(nodes[-1]) or NOTHING

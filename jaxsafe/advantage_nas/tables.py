@@ -23,9 +23,6 @@ import numpy as np
 from jaxsafe.advantage_nas import strings
 from jaxsafe.core.checks import UserError, check_choice
 
-# SHA-256 of the table whose digits the tests and the README quote.
-SHA256 = "2f401fa68aed7f33e9de5cefd149f6c956cda78e9fce8dfb80217a23e864f085"
-
 
 class Table(NamedTuple):
     """A whole space, row r being architecture r in the order of `enumeration.architectures`."""

@@ -156,11 +156,11 @@ def scores(state: ToyState, number: jax.Array, config: ToyConfig) -> Metrics:
 def chunk(
     state: ToyState, first: jax.Array, length: int, config: ToyConfig
 ) -> tuple[ToyState, Metrics]:
-    """Iterations `first` to `first + length - 1`.
+    """Iterations `first` `[]` to `first + length - 1`.
 
     Returns:
       the search, the `scores` of where it is, and the means `toy/drawn_loss` of what was drawn and
-      `toy/entropy` of theta's edges, in nats.
+      `toy/entropy` of theta's edges, in nats; all scalars.
     """
     state, drawn = lax.scan(lambda s, i: step(s, i, config), state, first + jnp.arange(length))
     metrics = scores(state, first + length - 1, config)

@@ -4,16 +4,17 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps, patheffects
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from jaxsafe.core import plots
 from jaxsafe.core.checks import UserError, check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 _MISSING = "#bdbdbd"
 _CROSS: dict[str, Any] = {
@@ -21,7 +22,6 @@ _CROSS: dict[str, Any] = {
     "markersize": 6,
     "markeredgecolor": "white",
     "markeredgewidth": 1.6,
-    "path_effects": [patheffects.Stroke(linewidth=3.6, foreground="black"), patheffects.Normal()],
 }
 
 
@@ -85,8 +85,7 @@ def heat_maps(
     tables = _check_panels(panels, (len(y), len(x)))
     columns = len(tables) if len(tables) <= 4 else min(4, -(-len(tables) // 2))
     rows = -(-len(tables) // columns)
-    size = (3.1 * columns + 1.4, 3.15 * rows + (0.9 if title else 0.5))
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((3.1 * columns + 1.4, 3.15 * rows + (0.9 if title else 0.5)))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     norm = _shared_norm(list(tables.values()))
     for axes in grid.flat[len(tables) :]:
@@ -139,8 +138,7 @@ def slices(
     tables = _check_panels(panels, (len(z), len(y), len(x)))
     worst = {name: _worst_slice(table) for name, table in tables.items()}
     shown = _shown(len(z), [k for k in worst.values() if k is not None])
-    size = (1.95 * len(shown) + 2.2, 1.95 * len(tables) + 1.5)
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((1.95 * len(shown) + 2.2, 1.95 * len(tables) + 1.5))
     grid = figure.subplots(len(tables), len(shown), sharex=True, sharey=True, squeeze=False)
     norm = _shared_norm(list(tables.values()))
     for row, (name, table) in zip(grid, tables.items(), strict=True):
@@ -172,7 +170,7 @@ def _shown(count: int, worst: list[int], even: int = 4) -> list[int]:
 
 
 def _frame(
-    figure: Figure,
+    figure: "Figure",
     grid: np.ndarray,
     mesh: Any,
     xlabel: str,
@@ -195,8 +193,16 @@ def _frame(
 
 def _crosses(axes: Any, points: ArrayLike) -> None:
     """Draws crosses at points `[S, 2]`, white inside black."""
+    style = _CROSS | {"path_effects": _outline(3.6)}
     for x, y in np.asarray(points, dtype=np.float64).reshape(-1, 2):
-        axes.plot(x, y, clip_on=False, zorder=3, **_CROSS)
+        axes.plot(x, y, clip_on=False, zorder=3, **style)
+
+
+def _outline(width: float) -> list[Any]:
+    """What draws a line black and so wide, and itself over that."""
+    from matplotlib import patheffects
+
+    return [patheffects.Stroke(linewidth=width, foreground="black"), patheffects.Normal()]
 
 
 def _head(axes: Any, name: str, note: str | None) -> None:
@@ -211,8 +217,10 @@ def _head(axes: Any, name: str, note: str | None) -> None:
 
 
 def _panel(
-    axes: Any, values: np.ndarray, x: np.ndarray, y: np.ndarray, norm: Normalize, mark: str | None
+    axes: Any, values: np.ndarray, x: np.ndarray, y: np.ndarray, norm: "Normalize", mark: str | None
 ) -> Any:
+    from matplotlib import colormaps
+
     cmap = colormaps["cividis"].with_extremes(bad=_MISSING)
     shown = np.ma.masked_invalid(values)
     mesh = axes.pcolormesh(_edges(x), _edges(y), shown, norm=norm, cmap=cmap, rasterized=True)
@@ -235,8 +243,8 @@ def _mark_worst(axes: Any, values: np.ndarray, x: np.ndarray, y: np.ndarray, mar
     # Near the upper or lower edge the box moves inwards, so that the panel holds all of it.
     lift = -4 if height > 0.9 else 4 if height < 0.1 else 0
     ring = {"markerfacecolor": "none", "markeredgecolor": "white", "markeredgewidth": 2}
-    outline = [patheffects.Stroke(linewidth=4.6, foreground="black"), patheffects.Normal()]
-    axes.plot(x[j], y[i], marker="o", markersize=9, path_effects=outline, clip_on=False, **ring)
+    effects = _outline(4.6)
+    axes.plot(x[j], y[i], marker="o", markersize=9, path_effects=effects, clip_on=False, **ring)
     box = {"boxstyle": "round,pad=0.22", "facecolor": "white", "edgecolor": "black"}
     text, offset = f"{values[i, j]:.4g}", (12 if right else -12, lift)
     place = {"textcoords": "offset points", "ha": "left" if right else "right", "va": "center"}
@@ -262,7 +270,9 @@ def _ticks(values: np.ndarray, most: int = 6) -> tuple[np.ndarray, list[str]]:
     return ticks, texts if len(set(texts)) == len(texts) else [f"{t:g}" for t in ticks]
 
 
-def _shared_norm(tables: list[np.ndarray]) -> Normalize:
+def _shared_norm(tables: list[np.ndarray]) -> "Normalize":
+    from matplotlib.colors import Normalize
+
     values = np.concatenate([t[np.isfinite(t)] for t in tables])
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
     if low == high:

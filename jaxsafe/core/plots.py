@@ -4,16 +4,16 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
 from jaxsafe.core import stats
 from jaxsafe.core.checks import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color Universal Design", 2008; its black and yellow are left out: one is the
 # colour of text, the other too faint on white.
@@ -24,6 +24,17 @@ DPI = 160
 _CROSS: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 7, "markeredgewidth": 1.8}
 BOLD: dict[str, Any] = {"fontweight": "bold", "color": INK}
 LABEL: dict[str, Any] = {"fontsize": 11.5, "color": INK}
+
+
+def new_figure(size: tuple[float, float], dpi: int = DPI) -> "Figure":
+    """An empty figure of `size` (width, height) in inches.
+
+    Matplotlib is imported here and in what draws on it, as a run that draws nothing yet, or only
+    tells its flags, need not wait for it.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, dpi=dpi, layout="constrained")
 
 
 def curves(
@@ -54,7 +65,7 @@ def curves(
     """
     if not series:
         raise UserError("series is empty: give at least one name -> (x, y).")
-    figure = Figure(figsize=(7.2, 4.2), dpi=DPI, layout="constrained")
+    figure = new_figure((7.2, 4.2))
     axes = figure.add_subplot()
     ends, most = [], 0
     for i, (name, (x, y)) in enumerate(series.items()):
@@ -94,7 +105,7 @@ def draw_seeds(axes: Any, i: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return centre
 
 
-def _label_ends(figure: Figure, axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+def _label_ends(figure: "Figure", axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
     """Writes names beside the right ends of their lines, moved apart where they would touch."""
     figure.draw_without_rendering()
     right = axes.get_xlim()[1]
@@ -111,6 +122,8 @@ def _label_ends(figure: Figure, axes: Any, ends: list[tuple[float, float, str, s
 
 def decorate(axes: Any, xlabel: str, ylabel: str, title: str) -> None:
     """Gives axes their labels, title, grid and ticks in the style of all pictures."""
+    from matplotlib.ticker import EngFormatter
+
     axes.set_xlabel(xlabel, **LABEL)
     axes.set_ylabel(ylabel, **LABEL)
     axes.set_title(title, fontsize=13, loc="left", pad=10, **BOLD)
@@ -134,8 +147,10 @@ def _check_series(name: str, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np
     return x, y
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save(figure: "Figure", path: str | os.PathLike[str]) -> Path:
     """Writes beside `path` and renames, so that a reader never sees half an image."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

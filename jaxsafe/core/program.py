@@ -77,21 +77,28 @@ class Program:
             lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=sharding), one
         )
 
-    def chunk(self, length: int) -> Any:
-        """The compiled chunk `(state, first) -> (state, metrics)`; the state is donated."""
+    def lower(self, length: int) -> Any:
+        """A chunk of so many steps, ready to be compiled; other programs have their own."""
+        mapped = parallel.map_seeds(
+            lambda state, first: self.stage.chunk(state, first, length),
+            self.mesh,
+            num_shared=1,
+            in_turn=self.options.in_turn,
+        )
+        first = jax.ShapeDtypeStruct((), jnp.int32)
+        return jax.jit(mapped, donate_argnums=0).lower(self.shapes(), first)
+
+    def compiled(self, length: int) -> Any:
+        """What `lower` gives, compiled once for each length."""
         if length not in self._compiled:
             start = time.perf_counter()
-            mapped = parallel.map_seeds(
-                lambda state, first: self.stage.chunk(state, first, length),
-                self.mesh,
-                num_shared=1,
-                in_turn=self.options.in_turn,
-            )
-            first = jax.ShapeDtypeStruct((), jnp.int32)
-            jitted = jax.jit(mapped, donate_argnums=0)
-            self._compiled[length] = jitted.lower(self.shapes(), first).compile()
+            self._compiled[length] = self.lower(length).compile()
             self.compile_s += time.perf_counter() - start
         return self._compiled[length]
+
+    def chunk(self, length: int) -> Any:
+        """The compiled chunk `(state, first) -> (state, metrics)`; the state is donated."""
+        return self.compiled(length)
 
     def length_at(self, step: int) -> int:
         """Steps of the chunk that begins at `step`: up to the next row, or to the end."""
@@ -120,8 +127,7 @@ class Program:
 
     def describe(self) -> dict[str, Any]:
         """What a dry run tells of one stage: parameters, memory and compile seconds."""
-        compiled = self.chunk(self.length_at(0))
-        analysis = compiled.memory_analysis()
+        analysis = self.compiled(self.length_at(0)).memory_analysis()
         temporary = getattr(analysis, "temp_size_in_bytes", 0) * self.mesh.size
         return {
             "parameters": self.num_parameters(),

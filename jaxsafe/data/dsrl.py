@@ -4,13 +4,11 @@
 The constants are those of liuzuxin/DSRL, `dsrl/infos.py`; its filters are in `data.filters`.
 """
 
-import os
-import re
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxsafe.core.checks import UserError, check_choice, check_range
+from jaxsafe.core.checks import check_choice, check_range
 
 
 class Reference(NamedTuple):
@@ -52,48 +50,6 @@ PLS_TASKS = (
     *("AntVelocity", "Walker2dVelocity", "HalfCheetahVelocity", "HopperVelocity"),
 )
 
-_NAME = re.compile(
-    r"(?:Safety(?P<safety>[A-Za-z0-9]+?)(?P<gymnasium>Gymnasium)?|SafeMetaDrive-(?P<drive>[a-z]+))"
-    r"-v(?P<version>\d+)-(?P<cost>\d+)-(?P<episodes>\d+)\.hdf5"
-)
-
-
-class FileName(NamedTuple):
-    """What the name of a file of DSRL's says.
-
-    Attributes:
-      task: e.g. `"AntVelocity"`; a key of `TASKS` where it is one of those.
-      suite: `"bullet_safety_gym"`, `"safety_gymnasium"` or `"metadrive"`.
-      version: of the environment.
-      cost_max: greatest cost return, rounded.
-      episodes: E.
-    """
-
-    task: str
-    suite: str
-    version: int
-    cost_max: int
-    episodes: int
-
-
-def parse_file_name(path: str | os.PathLike[str]) -> FileName:
-    """Reads e.g. `SafetyAntVelocityGymnasium-v1-250-2249.hdf5`; folders before it do not matter.
-
-    Raises:
-      UserError: the name has another form.
-    """
-    name = os.path.basename(os.fspath(path))
-    match = _NAME.fullmatch(name)
-    if not match:
-        raise UserError(
-            f"file name {name!r} is none of DSRL's: name it like SafetyAntRun-v0-150-1816.hdf5, or "
-            "name the task."
-        )
-    suite = "safety_gymnasium" if match["gymnasium"] else "bullet_safety_gym"
-    suite = "metadrive" if match["drive"] else suite
-    numbers = (int(match[group]) for group in ("version", "cost", "episodes"))
-    return FileName(match["safety"] or match["drive"], suite, *numbers)
-
 
 def environment_id(task: str) -> str:
     """Returns the Gymnasium id of one of `TASKS`, e.g. `"SafetyAntVelocityGymnasium-v1"`.
@@ -106,7 +62,7 @@ def environment_id(task: str) -> str:
 
 
 def file_name(task: str) -> str:
-    """Returns the name that DSRL gives the file of one of `TASKS`; `parse_file_name` inverts it.
+    """Returns the name that DSRL gives the file of one of `TASKS`.
 
     Raises:
       UserError: the name is unknown.

@@ -119,7 +119,11 @@ def pairs(place: str, record: Record) -> Iterator[Pair]:
 
 
 def ranked(place: str, record: Record) -> Iterator[Pair]:
-    """prompt, response: [better, worse]."""
+    """prompt, response: [better, worse].
+
+    Raises:
+      UserError: naming place and field, where one is missing or of another kind.
+    """
     answers = _get(place, record, "response")
     good = isinstance(answers, list) and len(answers) == 2
     if not good or not all(isinstance(x, str) and x.strip() for x in answers):
@@ -130,7 +134,11 @@ def ranked(place: str, record: Record) -> Iterator[Pair]:
 
 
 def judged(place: str, record: Record) -> Iterator[Pair | None]:
-    """instruction, output_1, output_2, preference; answers without text are undecided."""
+    """instruction, output_1, output_2, preference; answers without text are undecided.
+
+    Raises:
+      UserError: as `ranked`.
+    """
     answers = [_text(place, record, f"output_{i}") for i in (1, 2)]
     value = _get(place, record, "preference")
     if isinstance(value, bool) or value not in (0, 1, 1.5, 2):
@@ -144,7 +152,16 @@ def judged(place: str, record: Record) -> Iterator[Pair | None]:
 
 
 def dialogue(place: str, name: str, text: str) -> tuple[str, str]:
-    """Splits HH-RLHF's text into the dialogue up to the last answer, and that answer."""
+    """Splits HH-RLHF's text into the dialogue up to the last answer, and that answer.
+
+    Args:
+      place: file and line, for the message.
+      name: the field's.
+      text: of the field.
+
+    Raises:
+      UserError: the text has no turn of each.
+    """
     head, mark, answer = text.rpartition(ASSISTANT)
     if not mark or HUMAN not in head:
         raise _bad(place, name, text, "give a dialogue of Human and Assistant turns")

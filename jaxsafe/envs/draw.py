@@ -7,13 +7,11 @@ from the side; robots that move in space from above and aside, over a floor with
 
 import pathlib
 
-import matplotlib.animation as animation
 import mujoco
 import numpy as np
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.figure import Figure
 from scipy.spatial import ConvexHull
 
+from jaxsafe.core import plots
 from jaxsafe.core.checks import UserError
 from jaxsafe.envs.types import Task
 
@@ -92,12 +90,15 @@ def gif(
     Raises:
       UserError: the model has no geom to draw, or there is no frame.
     """
+    from matplotlib import animation
+    from matplotlib.collections import PolyCollection
+
     geoms, view = drawn_geoms(model), view_of(model)
     if not len(geoms) or not len(qpos):
         raise UserError(f"{path}: {len(geoms)} geoms and {len(qpos)} frames: nothing to draw.")
     frames, roots = _frames(model, qpos[::2], view)
     step_s = model.opt.timestep * task.host.spec.frame_skip
-    figure = Figure(figsize=(5.0, 3.4), dpi=80, layout="constrained")
+    figure = plots.new_figure((5.0, 3.4), dpi=80)
     axes = figure.subplots()
     centres, low, high = _window(frames, roots)
     axes.set(xlabel="x (m)", ylabel="z (m)", ylim=(low[1], high[1]), facecolor="#f7f7f7")
@@ -155,6 +156,8 @@ def _window(frames: list, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 def _floor(axes, model: mujoco.MjModel, view: np.ndarray, roots: np.ndarray) -> None:
     """Draws the floor's edge from the side, or lines on it 1 m apart as far as the robot goes."""
+    from matplotlib.collections import LineCollection
+
     planes = np.flatnonzero(model.geom_type == _GEOM.mjGEOM_PLANE)
     if not len(planes):
         return

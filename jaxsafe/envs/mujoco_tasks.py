@@ -156,8 +156,9 @@ def _leaf(model: mujoco.MjModel, field: str, element: str | int | None) -> Leaf:
 
 def state_at(task: Task, model: Any, qpos: jax.Array, qvel: jax.Array) -> State:
     """Returns the state of an episode that starts at `qpos` `[nq]`, `qvel` `[nv]`."""
-    blank = mjx.make_data(task.host.model, impl="jax", device=_own_device())
-    return _place(task.host.spec, blank, model, jnp.asarray(qpos), jnp.asarray(qvel))
+    spec, host = task.host
+    blank = mjx.make_data(host, impl="jax", device=_own_device()) if spec.derived else None
+    return _place(spec, blank, model, jnp.asarray(qpos), jnp.asarray(qvel))
 
 
 def _place(spec: MujocoSpec, blank, model, qpos: jax.Array, qvel: jax.Array) -> State:

@@ -59,9 +59,8 @@ def scene_of(model: mujoco.MjModel, square: float = 0.0, dark: float = 0.7) -> S
     )
 
 
-def poses_of(model: mujoco.MjModel, data: mujoco.MjData) -> Poses:
-    """Returns where the `visible_geoms` are, as NumPy arrays, after `mj_kinematics`."""
-    geoms = visible_geoms(model)
+def poses_of(data: mujoco.MjData, geoms: np.ndarray) -> Poses:
+    """Returns where geoms `[G]` are, as NumPy arrays, after `mj_kinematics`."""
     rotation = data.geom_xmat[geoms].reshape(-1, 3, 3)
     return Poses(data.geom_xpos[geoms].astype(np.float32), rotation.astype(np.float32))
 

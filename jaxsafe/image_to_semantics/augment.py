@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsafe.core.checks import UserError
-
 
 class Simulator(NamedTuple):
     """What augmentation asks of a simulator; each function is pure and for one state.
@@ -136,23 +134,6 @@ def auto_horizon(
     # The window that gave it away began to drift earlier.
     cut = jnp.where(apart.any(1), jnp.maximum(first - window // 2, trusted + 1), lengths)
     return (cut - 1).astype(jnp.int32)
-
-
-def check_annotations(steps: jax.Array, starts: jax.Array) -> None:
-    """Raises `UserError` unless every annotated row is the first of an episode.
-
-    Args:
-      steps: `[n]` rows of the data that were annotated.
-      starts: `[E]` first rows of episodes.
-    """
-    allowed = set(int(row) for row in starts)
-    for row in steps:
-        if int(row) not in allowed:
-            before = max((s for s in allowed if s <= int(row)), default=min(allowed))
-            raise UserError(
-                f"annotation of row {int(row)} is not at an episode's start: annotate row "
-                f"{before}, where that episode begins, so that it can be replayed."
-            )
 
 
 def noisy(

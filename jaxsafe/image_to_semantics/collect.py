@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import multiprocessing
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -120,11 +121,28 @@ def behaviour_returns(recipe: Recipe, episodes: int) -> np.ndarray:
     rngs = generators(recipe, range(episodes))
     starts = [world.start(rng) for rng in rngs]
     actions = _actions(world, rngs, starts)
+    return play(world, gap, starts, lambda t, _: actions[:, t])
+
+
+def play(
+    world: worlds.World,
+    gap: target.Gap,
+    starts: list,
+    act: Callable[[int, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Returns `[E]` of whole episodes in the target world.
+
+    Args:
+      world: any.
+      gap: of the target to it.
+      starts: E pairs `(qpos [nq], qvel [nv])`, as from `world.start`.
+      act: `(t, semantics [E, S]) -> actions [E, A]`.
+    """
     qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
     fleet = target.open_fleet(world, gap, qpos, qvel)
     try:
         for t in range(world.steps):
-            fleet.step(actions[:, t])
+            fleet.step(act(t, fleet.semantics))
     finally:
         fleet.close()
     return fleet.returns

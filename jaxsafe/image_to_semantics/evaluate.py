@@ -179,16 +179,13 @@ def true_state_returns(
       UserError: the world has no policy.
     """
     world, gap = worlds.make(recipe.world), LEVELS[recipe.level]
-    act = partial(controllers.control, world, controller)
+    controllers.check(world, controller)
     starts = [world.start(rng) for rng in collect.generators(recipe, range(episodes))]
-    qpos, qvel = (np.stack(column) for column in zip(*starts, strict=True))
-    fleet = target.open_fleet(world, gap, qpos, qvel)
-    try:
-        for _ in range(world.steps):
-            fleet.step(act(np, fleet.semantics.astype(np.float64)))
-    finally:
-        fleet.close()
-    return fleet.returns
+
+    def act(t: int, semantics: np.ndarray) -> np.ndarray:
+        return controllers.control(world, controller, np, semantics.astype(np.float64))
+
+    return collect.play(world, gap, starts, act)
 
 
 def normalised_return(value: Any, truth: float, behaviour: float) -> Any:

@@ -10,7 +10,7 @@ from jaxsafe.image_to_semantics.types import Latents, Metrics, Pairs, Params, Ra
 
 
 def divergence(latents: Latents) -> jax.Array:
-    """KL(N(m, e^v), N(0, 1)) = (m^2 + e^v - v - 1) / 2, summed over the last axis."""
+    """KL(N(m, e^v), N(0, 1)) = (m^2 + e^v - v - 1) / 2, summed: `[..., Z]` to `[...]`."""
     mean, logvar = latents
     return 0.5 * (mean**2 + jnp.exp(logvar) - logvar - 1).sum(-1)
 

@@ -169,10 +169,10 @@ def make_range(semantics: jax.Array, margin: str = "relative") -> Range:
 
 
 def normalised(range_: Range, semantics: jax.Array) -> jax.Array:
-    """(s - low) / width."""
+    """(s - low) / width of semantics `[..., S]`."""
     return (semantics - range_.low) / range_.width
 
 
 def raw(range_: Range, normal: jax.Array) -> jax.Array:
-    """`normalised` the other way."""
+    """`normalised` the other way, of `[..., S]`."""
     return normal * range_.width + range_.low

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxsafe.core import metrics, plots, stats, tables
@@ -207,7 +206,7 @@ def strip(
     shown = min(world.size, _PANELS)
     columns = min(4, shown)
     panels = -(-shown // columns)
-    figure = Figure(figsize=(11, 1.6 + 1.8 * panels), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((11, 1.6 + 1.8 * panels))
     top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.4, 1.8 * panels])[:, 0]
     steps = np.linspace(0, count - 1, frames).round().astype(int)
     for axes, t in zip(top.subplots(1, frames, squeeze=False)[0], steps, strict=True):

@@ -99,12 +99,12 @@ def _unpaired_step(run: Run, setup: Setup, data: Table, moves: tuple[jax.Array, 
 def chunk(
     run: Run, first: jax.Array, length: int, setup: Setup, data: Table
 ) -> tuple[Run, Metrics]:
-    """Steps `first` to `first + length - 1`: of the autoencoder, and once it is done of predictors.
+    """Steps `first` `[]` to `first + length - 1`: of the autoencoder, then of the predictors.
 
     Loops, and no branches, tell the phases apart, so a step pays for its own phase alone.
 
     Returns:
-      the run, and the means of the chunk's metrics; of a phase that it has no step of, the last.
+      the run, and means `[]` of the metrics; of a phase that it has no step of, the last.
     """
     config, names = setup.config, metric_names(setup.study)
     begin, middle = config.vae_steps, config.vae_steps + config.head_steps // 2

@@ -184,13 +184,13 @@ class Renderer:
     def poses(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places `[N, G, 3]` and rotations `[N, G, 3, 3]` of geoms at positions `[N, nq]`."""
         places = np.empty((len(qpos), len(self._geoms), 3), np.float32)
-        turns = np.empty((len(qpos), len(self._geoms), 9), np.float32)
+        turns = np.empty((*places.shape, 3), np.float32)
         for i, q in enumerate(qpos):
             self._data.qpos[:] = q
             mujoco.mj_kinematics(self._model, self._data)
-            places[i] = self._data.geom_xpos[self._geoms]
-            turns[i] = self._data.geom_xmat[self._geoms]
-        return places, turns.reshape(*turns.shape[:2], 3, 3)
+            posed = scenes.poses_of(self._data, self._geoms)
+            places[i], turns[i] = posed.position, posed.rotation
+        return places, turns
 
     def draw(
         self, some: Looks, episode: np.ndarray, step: np.ndarray, qpos: np.ndarray

@@ -155,7 +155,10 @@ def judged(discriminator: Params, how: Unpaired, states: jax.Array) -> jax.Array
 def predictor_loss(
     heads: Params, discriminator: Params, source: Source, seen: Seen, config: Config, how: Unpaired
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """cycle_weight mean |phi(o') - T(phi(o), a)| + adversary_weight mean (D(phi(o)) - 1)^2."""
+    """cycle_weight mean |phi(o') - T(phi(o), a)| + adversary_weight mean (D(phi(o)) - 1)^2.
+
+    Means are over the rows of `seen` `[B, ...]`; returns the loss, and both terms, each `[]`.
+    """
     size = source.states.shape[-1]
     now = _predict(heads, config, size, seen.latents)
     then = _predict(heads, config, size, seen.next_latents)
@@ -174,7 +177,7 @@ def discriminator_loss(
 
 
 def rate(step: jax.Array, steps: int, how: Unpaired) -> jax.Array:
-    """Adam's rate at `step` of `steps`: divided by 3 at each fifth."""
+    """Adam's rate at `step` `[...]` of `steps`: divided by 3 at each fifth."""
     return how.lr * 3.0 ** -jnp.floor(_FIFTHS * step / steps)
 
 

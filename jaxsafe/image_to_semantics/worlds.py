@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice
 from jaxsafe.envs import minatar, mujoco_tasks, raycaster, reacher, scenes, types
-from jaxsafe.envs.types import State, Task
+from jaxsafe.envs.mujoco_tasks import state_at
+from jaxsafe.envs.types import Task
 from jaxsafe.image_to_semantics.augment import Simulator
 
 HOLD = 10  # control steps for which random behaviour keeps an action
@@ -100,7 +101,7 @@ def simulator(world: World, factors: jax.Array | None = None) -> Simulator:
         if task.host is None:
             return world.place(jnp, semantics)
         qpos, qvel = world.place(jnp, semantics)
-        return State(qpos, qvel, jnp.zeros_like(qvel), jnp.int32(0))
+        return state_at(task, model, qpos, qvel)
 
     return Simulator(
         place=place,

@@ -24,7 +24,8 @@ Parts, each of which can be used alone:
   reference_cache           those of a frozen reference, kept on disk under a fingerprint
   tokenizer, tiny           templates, the prompt's boundary; a small model where none is at hand
   lora, optimiser           adapters; AdamW with cosine and warm-up, gradients in parts
-  batching, sharding        buckets by length, packing; meshes of data x fsdp x tensor
+  batching                  rows into batches of a few widths (`plan`), or side by side (`pack`)
+  sharding                  meshes of data x fsdp x tensor
 
 Above the decoder everything takes `apply(params, ids [B, T], mask [B, T]) -> logits [B, T, V]`
 where it can, so another library's model may stand in its place. Logits, gradients, folders and

@@ -228,7 +228,7 @@ def _to_host(value: jax.Array, i: int | None) -> np.ndarray:
 
 
 def named_tensors(config: DecoderConfig, params: Params) -> dict[str, tensors.Pending]:
-    """The parameters under Hugging Face's names and in its layout, each made when asked for."""
+    """Parameters as Hugging Face names and lays them out; raises `UserError` for another shape."""
     found = {}
     for leaf in leaves(config):
         value: Any = params

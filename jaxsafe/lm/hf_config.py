@@ -55,7 +55,11 @@ def read(folder: str | pathlib.Path) -> DecoderConfig:
 
 
 def from_dict(values: dict[str, Any]) -> DecoderConfig:
-    """The decoder that a `config.json` describes; transformers knows what is left out."""
+    """The decoder that a `config.json` describes; transformers knows what is left out.
+
+    Raises:
+      UserError: as `read`, or a value that transformers refuses or that is of a wrong kind.
+    """
     family = str(values.get("model_type"))
     checks.check_choice("model_type", family, FAMILIES)
     from transformers import AutoConfig

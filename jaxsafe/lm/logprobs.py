@@ -69,6 +69,9 @@ def per_token(
         2^25 logits on a device. Rows stay whole, and so on their devices.
       segment_ids: `[B, T]` of pieces packed into rows, for a decoder. A piece's first token
         cannot be scored.
+
+    Raises:
+      ValueError: `segment_ids` beside an `apply`, which knows none.
     """
     targets = completion[:, 1:].astype(bool)
     if not isinstance(model, DecoderConfig):

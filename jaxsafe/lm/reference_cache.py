@@ -132,7 +132,8 @@ def fill(
     """Computes what is not there yet, and opens the cache.
 
     A writer that was killed is gone on with at a whole batch, so that rows keep the batches, and
-    with them the bits, of an unbroken run.
+    with them the bits, of an unbroken run. Of a cache that was complete the first and the last row
+    are computed anew, by `spot_check`.
 
     Args:
       folder: of this cache alone.
@@ -145,8 +146,8 @@ def fill(
       progress: called with rows done and rows in all.
 
     Raises:
-      UserError: the folder holds a cache of another key, other columns or other rows; or the disk
-        is full.
+      UserError: the folder holds a cache of another key, other columns or other rows, or other
+        values than the model gives; or the disk is full.
     """
     folder, total = pathlib.Path(folder), len(row_ids)
     meta = _meta(key, columns, total)
@@ -167,8 +168,7 @@ def fill(
             file.truncate(done * size)
             for begin in range(done, total, batch):
                 end = min(begin + batch, total)
-                values = np.asarray(compute(begin, end), np.float32)
-                values = values.reshape(end - begin, len(columns))
+                values = np.asarray(compute(begin, end), np.float32).reshape(-1, len(columns))
                 file.write(_packed(row_ids[begin:end], values).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
@@ -179,7 +179,10 @@ def fill(
             f"cannot write the reference cache {folder} ({error.strerror}): free space or make "
             "the folder writable, then go on."
         ) from error
-    return load(folder, key, columns, row_ids)
+    cache = load(folder, key, columns, row_ids)
+    if done == total > 0:  # nothing was computed in this call
+        spot_check(cache, compute, sorted({0, total - 1}), batch)
+    return cache
 
 
 def load(
@@ -218,14 +221,27 @@ def load(
     return Cache(folder, dict(key), tuple(columns), records["values"], records["id"])
 
 
-def spot_check(cache: Cache, compute: Compute, rows: Sequence[int], atol: float = 1e-3) -> None:
-    """Computes some rows anew; raises `UserError` where one differs by more than `atol`.
+def spot_check(
+    cache: Cache, compute: Compute, rows: Sequence[int], batch: int = 1, atol: float = 1e-3
+) -> None:
+    """Computes some rows anew, each among the rows of its batch.
 
     A batch of another shape sums in another order, so equality is not asked for.
+
+    Args:
+      cache: a complete one.
+      compute: as in `fill`.
+      rows: to look at.
+      batch: as in `fill`.
+      atol: difference that is let pass.
+
+    Raises:
+      UserError: a row differs by more.
     """
     for row in rows:
-        value = np.asarray(compute(row, row + 1), np.float32).reshape(-1)
-        gap = np.abs(value - cache.values[row]).max()
+        begin = row // batch * batch
+        values = np.asarray(compute(begin, min(begin + batch, len(cache.values))), np.float32)
+        gap = np.abs(values.reshape(-1, len(cache.columns))[row - begin] - cache.values[row]).max()
         if not gap <= atol:
             raise UserError(
                 f"row {row} of the reference cache {cache.folder} differs by {gap:.3g} from what "

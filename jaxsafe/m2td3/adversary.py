@@ -69,7 +69,7 @@ def descend(
 
 
 def reinforce(probs: jax.Array, worst: jax.Array, horizon: jax.Array | float) -> jax.Array:
-    """p <- (1 - c) p + c onehot(k*) with c = 1/horizon; stays on the simplex for horizon >= 1."""
+    """p `[K]` <- (1 - c) p + c onehot(k*), c = 1/horizon; on the simplex for horizon >= 1."""
     coefficient = 1.0 / horizon
     return (1.0 - coefficient) * probs + coefficient * jax.nn.one_hot(worst, probs.shape[0])
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.run import Folder
@@ -170,7 +169,7 @@ def picture(
     played: Mapping[str, Game],
 ) -> pathlib.Path:
     """Draws each game's policies, a row of dots per method, before lines at the closed forms."""
-    figure = Figure(figsize=(7.2, 0.9 + 2.4 * len(played)), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((7.2, 0.9 + 2.4 * len(played)))
     panels = figure.subplots(len(played), 1, squeeze=False)[:, 0]
     for axes, (name, game) in zip(panels, played.items(), strict=True):
         known = games.closed_form(game)

@@ -55,7 +55,7 @@ def td_target(
 def critic_loss(
     critic: Params, batch: Transition, target: jax.Array, config: Config, world: World
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Sum of the two critics' squared errors, mean (Q1 - y)^2 + mean (Q2 - y)^2."""
+    """Of both critics, mean (Q1 - y)^2 + mean (Q2 - y)^2, `[]`, for targets y `[B]`."""
     inputs = (config, world, batch.obs, batch.action, batch.omega)
     q1 = networks.q_value(critic["q1"], *inputs)
     q2 = networks.q_value(critic["q2"], *inputs)
@@ -113,7 +113,7 @@ def soft_case(
     config: Config,
     world: World,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """As `worst_case`, but J and dJ/da are those of sum_k weights_k J_k (SoftM2TD3).
+    """As `worst_case`, but J and dJ/da are those of sum_k weights_k J_k, weights `[K]` (SoftM2TD3).
 
     k* and dJ/domega stay the worst candidate's: in both variants it alone moves.
     """

@@ -40,7 +40,7 @@ def widths(view: View) -> jax.Array:
 
 
 def is_expander(view: View, index: jax.Array, config: SearchConfig) -> jax.Array:
-    """Returns whether an evaluation of one point could make another point safe, `[]` bool."""
+    """Returns whether to evaluate point `index` `[]` could make another of `[Z]` safe, bool."""
     if config.expander == "none":
         return jnp.bool_(True)
     if config.expander == "gp":
@@ -175,7 +175,10 @@ def best(score: jax.Array, allowed: jax.Array) -> jax.Array:
 def expand(
     view: View, config: SearchConfig, wanted: jax.Array | bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """Stage 1: whether any expander is wider than zeta, and the widest; none where not `wanted`."""
+    """Stage 1: whether any expander is wider than zeta `[]`, and the place `[]` of the widest.
+
+    There is none where it is not `wanted`, `[]` bool or `[Z]` of the points that may be it.
+    """
     score = jnp.where(view.safe & wanted, widths(view), -jnp.inf)
     if config.expander == "none":
         index = argmax(score)
@@ -186,19 +189,21 @@ def expand(
 
 
 def exploit(view: View) -> jax.Array:
-    """Stage 2: the safe point of the greatest upper reward bound."""
+    """Stage 2: the safe one of `[Z]` points with the greatest upper reward bound, `[]` int32."""
     _, upper = bounds.confidence(view.posterior, view.alpha)
     return best(upper[0], view.safe)
 
 
 def unsafe_ucb(view: View) -> jax.Array:
-    """The point of the greatest upper reward bound on all of the grid."""
+    """The one of all `[Z]` points with the greatest upper reward bound, `[]` int32."""
     _, upper = bounds.confidence(view.posterior, view.alpha)
     return argmax(upper[0])
 
 
 def safeopt(view: View, config: SearchConfig) -> jax.Array:
     """SafeOpt's rule: the widest interval of any output among maximisers and expanders.
+
+    Returns the place of its point among `[Z]`, `[]` int32.
 
     Sui et al., "Safe exploration for optimization with Gaussian processes", ICML 2015; several
     constraints as in Berkenkamp et al. 2016. Widths are in prior deviations.

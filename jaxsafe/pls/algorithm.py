@@ -91,10 +91,10 @@ def update(state: PolicyState, batch: Batch, config: PolicyConfig) -> tuple[Poli
 def chunk(
     state: PolicyState, data: Windows, first: jax.Array, length: int, config: PolicyConfig
 ) -> tuple[PolicyState, Metrics]:
-    """Steps `first` to `first + length - 1` in one program, each on fresh windows.
+    """Steps `first` `[]` to `first + length - 1` in one program, each on fresh windows.
 
     Returns:
-      the learner, and the metrics' means.
+      the learner, and the metrics' means, scalars.
     """
 
     def one(state: PolicyState, step: jax.Array) -> tuple[PolicyState, Metrics]:

@@ -29,19 +29,19 @@ def _mean(values: jax.Array, mask: jax.Array, config: PolicyConfig) -> jax.Array
 
 
 def action_mse(prediction: Prediction, batch: Batch, config: PolicyConfig) -> jax.Array:
-    """mean (mu(s, R, C) - a)^2."""
+    """mean (mu(s, R, C) - a)^2, `[]`, of means and actions `[B, K, A]`."""
     return _mean(jnp.square(prediction.mean - batch.action), batch.mask, config)
 
 
 def log_likelihood(prediction: Prediction, batch: Batch) -> jax.Array:
-    """mean log N(a; mu, sigma^2), per action dimension."""
+    """mean log N(a; mu, sigma^2), `[]`, per dimension of actions `[B, K, A]`."""
     error = (batch.action - prediction.mean) * jnp.exp(-prediction.log_std)
     density = -0.5 * jnp.square(error) - prediction.log_std - 0.5 * math.log(2 * math.pi)
     return masked_mean(density, batch.mask)
 
 
 def entropy(prediction: Prediction, batch: Batch) -> jax.Array:
-    """mean (1/2 + log(2 pi) / 2 + log sigma), per action dimension."""
+    """mean (1/2 + log(2 pi) / 2 + log sigma), `[]`, per dimension of actions `[B, K, A]`."""
     return masked_mean(prediction.log_std, batch.mask) + 0.5 * (1 + math.log(2 * math.pi))
 
 
@@ -51,14 +51,14 @@ def entropy_goal(config: PolicyConfig, sizes: Sizes) -> float:
 
 
 def cost_labels(cost: jax.Array, config: PolicyConfig) -> jax.Array:
-    """Classes 0 and 1 of costs; OSRL's cut the fraction off."""
+    """Classes 0 and 1, int32, of costs `[B, K]`; OSRL's cut the fraction off."""
     return ((cost > 0) if config.cost_labels == "positive" else (cost >= 1)).astype(jnp.int32)
 
 
 def cost_nll(
     prediction: Prediction, batch: Batch, config: PolicyConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """-mean log p(whether the step costs), and the share told right."""
+    """-mean log p(whether a step of `[B, K]` costs), and the share told right, both `[]`."""
     labels = cost_labels(batch.cost, config)
     log_p = jax.nn.log_softmax(jnp.asarray(prediction.cost_logits))
     picked = jnp.where(labels == 1, log_p[..., 1], log_p[..., 0])
@@ -69,7 +69,7 @@ def cost_nll(
 def next_obs_mse(
     prediction: Prediction, batch: Batch, config: PolicyConfig, sizes: Sizes
 ) -> jax.Array:
-    """mean (o_hat(s_t, a_t) - s_{t+1})^2, of scaled observations inside the window."""
+    """mean (o_hat(s_t, a_t) - s_{t+1})^2, `[]`, of scaled `[B, K, S]` inside the window."""
     # Of padded steps the observation is 0 whatever its scale.
     obs = jnp.where(batch.mask[..., None], networks.scaled_obs(sizes, batch.obs), 0.0)
     error = jnp.square(jnp.asarray(prediction.next_obs)[:, :-1] - obs[:, 1:])

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +71,8 @@ def maker(spec: str | None) -> Make:
 
 
 def _registered(task: str) -> Any:
+    import gymnasium
+
     name = dsrl.environment_id(task)
     suite = "safety_gymnasium" if "Gymnasium" in name else "bullet_safety_gym"
     try:

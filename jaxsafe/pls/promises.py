@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.run import Folder
@@ -167,7 +166,7 @@ def progress(folder: pathlib.Path, tallies: Mapping[str, Tally]) -> list[pathlib
 
 def frequencies(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:
     """Draws each case's frequency with its exact interval, and the delta it promised."""
-    figure = Figure(figsize=(8.2, 0.9 + 0.27 * len(rows)), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((8.2, 0.9 + 0.27 * len(rows)))
     axes = figure.subplots()
     least = 10.0 ** np.floor(np.log10(min(r["high"] for r in rows)))
     for i, r in enumerate(rows):

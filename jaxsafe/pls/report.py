@@ -7,8 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib import animation
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.run import Folder
@@ -58,7 +56,7 @@ def costs(
     thresholds = sorted({o.threshold for o in operated})
     methods = [m for m in NAMES if any(o.method == m and m != "naive" for o in operated)]
     size = (2.5 * len(methods) + 0.8, 1.9 * len(thresholds) + 0.9)
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure(size)
     grid = figure.subplots(len(thresholds), len(methods), sharex=True, sharey="row", squeeze=False)
     for o, j in zip(operated, judged, strict=True):
         if o.method not in methods:
@@ -99,7 +97,7 @@ def maps(
       oracle: of S policies.
       operated: whose first repeat's choices are marked.
     """
-    figure = Figure(figsize=(9.4, 4.3), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((9.4, 4.3))
     thresholds = sorted({o.threshold for o in operated})
     r, g = np.unique(z[:, 0]), np.unique(z[:, 1])
     for k, (axes, label) in enumerate(
@@ -153,7 +151,7 @@ def film(
     """
     r, g = np.unique(z[:, 0]), np.unique(z[:, 1])
     shape = (len(r), len(g))
-    figure = Figure(figsize=(5.2, 4.2), dpi=90, layout="constrained")
+    figure = plots.new_figure((5.2, 4.2), dpi=90)
     axes = figure.subplots()
 
     def show(step: int) -> list:
@@ -171,6 +169,8 @@ def film(
 
     frames = [*range(len(safe)), *[len(safe) - 1] * 8]  # the last one stays for a while
     path.parent.mkdir(parents=True, exist_ok=True)
+    from matplotlib import animation
+
     movie = animation.FuncAnimation(figure, show, frames)
     movie.save(path, writer=animation.PillowWriter(fps=4))
     return path

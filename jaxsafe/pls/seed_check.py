@@ -67,20 +67,3 @@ def check_seeds(
         spread = np.sqrt(2 * costs.var(1, ddof=1) * log / episodes)
         upper = mean + spread + 7 * (high - low) * log / (3 * (episodes - 1))
     return SeedCheck(mean, upper, upper <= threshold)
-
-
-def episodes_needed(margin: float, low: float, high: float, delta: float = 0.05) -> int:
-    """Returns how many episodes Hoeffding's bound takes for one seed to clear a margin.
-
-    Args:
-      margin: the threshold less the mean that is expected, above 0.
-      low: as in `check_seeds`.
-      high: as in `check_seeds`.
-      delta: as in `check_seeds`.
-
-    Raises:
-      UserError: the margin is not above 0.
-    """
-    if not margin > 0:
-        raise UserError(f"margin={margin!r} is not above 0: no number of episodes clears it.")
-    return max(2, math.ceil((high - low) ** 2 * math.log(1 / delta) / (2 * margin**2)))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import plots
 
@@ -30,7 +29,7 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], bound: float |
 
     Lines are over beta / lambda, which points then tell, and for merges over q.
     """
-    figure = Figure(figsize=(7.6, 5.0), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((7.6, 5.0))
     axes = figure.add_subplot()
     kinds = list(dict.fromkeys(row["policy"].partition("@")[0] for row in rows))
     markers = "osD^vP*Xh"

@@ -151,7 +151,6 @@ class Sharded(Program):
                 return compiled(run, jax.device_put(first, self._whole), placed[0])
 
             self._compiled[length] = call
-            self._programs = compiled
         return self._compiled[length]
 
     def _timed(self, lowered: Any) -> Any:

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, parallel, plots, stats, tables
 from jaxsafe.core.flags import RunOptions
@@ -138,7 +137,7 @@ def finish(folder: Folder, options: RunOptions, sizes: Tables) -> list[dict[str,
 
 def picture(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib.Path:
     """Draws gaps against pairs with 95% intervals over seeds, one panel per measure."""
-    figure = Figure(figsize=(9.6, 3.4), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((9.6, 3.4))
     panels = figure.subplots(1, 3)
     for axes, name in zip(panels, ("divergence", "lagrangian_gap", "violation"), strict=True):
         for i, order in enumerate(("reward first", "safety first")):

@@ -111,7 +111,11 @@ def sums(params: Params, data: Batch, config: Config, rows: int = 64) -> jax.Arr
 
 
 def chunk(run: Run, first: jax.Array, length: int, plan: Plan) -> tuple[Run, Metrics]:
-    """Updates `first` to `first + length - 1` in one program; returns the metrics' means."""
+    """Updates `first` `[]` to `first + length - 1` in one program.
+
+    Returns:
+      the run, and the metrics' means, scalars.
+    """
     data = jax.tree.map(jnp.asarray, plan.data)
     # Of its own, so that the update's draws are not these.
     key = jax.random.fold_in(run.learner.key, 2**31)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import plots
 from jaxsafe.tsdi import methods
@@ -79,7 +78,7 @@ def pareto(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.Pat
     across = min(3, len(names))
     down = -(-len(names) // across)
     size = (4.6 * across + 2.4, 4.2 * down + 0.4)
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure(size)
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     panels = grid.ravel()[: len(names)]
     for unused in grid.ravel()[len(names) :]:
@@ -115,7 +114,7 @@ def diagnosis(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> pathlib.
     reference = next(row for row in rows if row["method"] == methods.REFERENCE)
     shown = {methods.REFERENCE: reference} | {row["model"]: row for row in plain}
     measures = ["refusal", *(["safety"] if any(k.startswith("safety@") for k in plain[0]) else [])]
-    figure = Figure(figsize=(9.4, 3.4 * len(measures) + 0.4), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((9.4, 3.4 * len(measures) + 0.4))
     panels = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
     titles = {"refusal": "answers that refuse", "safety": "answers without a hazard"}
     kinds = [key.partition("@")[2] for key in plain[0] if key.startswith("refusal@")]

@@ -120,14 +120,7 @@ def distances(
       config: of the estimate.
       alpha: `[]` or `[B]`.
     """
-    first = ids.shape[1] - config.positions - 1
-    rows, mask = jnp.asarray(ids), jnp.ones(ids.shape, bool)
-    safe, reference = (
-        jax.jit(lambda p: planted.model.head(p, planted.model.hidden(p, rows, mask)[:, first:-1]))(
-            p
-        )
-        for p in planted.pair
-    )
+    safe, reference = (_logits(planted, params, ids, config) for params in planted.pair)
     at_work = correction(table, 1.0).replace(alpha=jnp.asarray(alpha, jnp.float32))
     law = jax.nn.softmax(reference)
 
@@ -137,3 +130,24 @@ def distances(
     steps = range(config.positions)
     corrected = [decode.correct(safe[:, i], jnp.int32(i), at_work, table.space) for i in steps]
     return away(safe), away(jnp.stack(corrected, 1))
+
+
+def clipped(planted: Planted, table: Table, ids: np.ndarray, config: Config) -> float:
+    """Probability that taking off a table of probabilities clips at 0, mean over `distances`' rows.
+
+    Args:
+      planted: the models.
+      table: of space `prob`.
+      ids: `[B, P + L]` prompts and answers.
+      config: of the estimate.
+    """
+    safe, at_work = _logits(planted, planted.pair.safe, ids, config), correction(table, 1.0)
+    each = [decode.clipped_mass(safe[:, i], jnp.int32(i), at_work) for i in range(config.positions)]
+    return float(jnp.stack(each).mean())
+
+
+def _logits(planted: Planted, params: Params, ids: np.ndarray, config: Config) -> jax.Array:
+    """Of the answers' tokens, `[B, L, V]`."""
+    first, model = ids.shape[1] - config.positions - 1, planted.model
+    rows, mask = jnp.asarray(ids), jnp.ones(ids.shape, bool)
+    return jax.jit(lambda p: model.head(p, model.hidden(p, rows, mask)[:, first:-1]))(params)

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import metrics, plots, tables
 from jaxsafe.core.flags import RunOptions
@@ -74,7 +73,7 @@ def recovery(experiment: Experiment, space: str, draws: int, noise: float, seed:
     before, after = planted.distances(world, found, fresh, config)
     row = {"before": float(before.mean()), "after": float(after.mean())}
     if space == "prob":
-        return row
+        return row | {"clipped": planted.clipped(world, found, fresh, config)}
     missed = planted.rmse(found, world, state.reference)
     return {"rmse": missed, "stated": float(found.error.mean())} | row
 
@@ -136,7 +135,7 @@ def finish(folder: Folder, options: RunOptions, experiment: Experiment) -> list[
 def _picture(folder: Folder, rows: list[dict[str, Any]]) -> Any:
     """Error against K, measured and stated, with the line of slope -1/2."""
     own = [r for r in rows if r["space"] == "logprob" and r["noise"] and "rmse" in r]
-    figure = Figure(figsize=(5.4, 3.8), dpi=plots.DPI, layout="constrained")
+    figure = plots.new_figure((5.4, 3.8))
     axes = figure.add_subplot()
     x = np.array([row["draws"] for row in own], float)
     for i, name in enumerate(("rmse", "stated")):

@@ -31,7 +31,11 @@ class Answers(NamedTuple):
 
 
 def answer(method: Method, source: Source, how: Decoding, key: jax.Array) -> Answers:
-    """Answers every prompt of the source; equal keys give all methods the same draws."""
+    """Answers every prompt of the source; equal keys give all methods the same draws.
+
+    Raises:
+      ValueError: the method neither mixes models nor corrects one.
+    """
     ids, samples = source.prompt_ids(), how.samples
     temperature = how.temperature if method.temperature is None else method.temperature
     options = Generation(

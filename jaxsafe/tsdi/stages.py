@@ -3,7 +3,6 @@
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -178,29 +177,25 @@ class Estimation(Program):
         self._given, self._given_shapes, self._step = given, shapes, step
         self._held: list[Given] = []
 
-    def _programs(self, length: int) -> Any:
-        start, sharding = time.perf_counter(), parallel.seed_sharding(self.mesh)
+    def lower(self, length: int) -> Any:
+        """A chunk of `((state, given), first)`, ready to be compiled."""
         mapped = parallel.map_seeds(
             lambda both, first: self._step(both[0], first, length, both[1]),
             self.mesh,
             num_shared=1,
             in_turn=self.options.in_turn,
         )
-        seeds = self.options.num_seeds
+        seeds, sharding = self.options.num_seeds, parallel.seed_sharding(self.mesh)
         held = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype, sharding=sharding),
             self._given_shapes(),
         )
         first = jax.ShapeDtypeStruct((), jnp.int32)
-        program = jax.jit(mapped).lower((self.shapes(), held), first).compile()
-        self.compile_s += time.perf_counter() - start
-        return program
+        return jax.jit(mapped).lower((self.shapes(), held), first)
 
     def chunk(self, length: int) -> Any:
         """The compiled chunk `(state, first) -> (state, metrics)`."""
-        if length not in self._compiled:
-            self._compiled[length] = self._programs(length)
-        program = self._compiled[length]
+        program = self.compiled(length)
 
         def call(state: Any, first: jax.Array) -> Any:
             if not self._held:
@@ -215,16 +210,3 @@ class Estimation(Program):
         each = [self._given(folder, seed) for seed in range(first, first + count)]
         stacked = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *each)
         return jax.device_put(stacked, parallel.seed_sharding(self.mesh))
-
-    def describe(self) -> dict[str, Any]:
-        """What a dry run tells: sizes of the table and of what is computed in passing."""
-        length = self.length_at(0)
-        self.chunk(length)
-        analysis = self._compiled[length].memory_analysis()
-        temporary = getattr(analysis, "temp_size_in_bytes", 0) * self.mesh.size
-        return {
-            "parameters": self.num_parameters(),
-            "state_mib": round(self.state_bytes() / 2**20, 1),
-            "temporary_mib": round(temporary / 2**20, 1),
-            "compile_s": round(self.compile_s, 1),
-        }

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small file of DSRL's format, and ways to damage files of any kind."""
 
+import itertools
 import json
+import pickle
+import pickletools
 
 import h5py
 import numpy as np
@@ -51,6 +54,48 @@ def damage_bytes(rng, good: bytes) -> bytes:
         place = rng.integers(len(data) - 16)
         data[place : place + 16] = rng.bytes(16) if kind == 2 else b"\xff" * 16
     return bytes(data)
+
+
+# What a pickle may hold where CIFAR's has images, labels or names.
+STRANGE = [
+    *(None, True, -1, 10, 255, 10**30, 2.5, float("nan"), "", "\udcff", b"", b"data", (), [], {}),
+    *([[1]] * 4, [True] * 4, [0.0] * 4, [-1, 0, 1, 2], [0, 1, 2], np.int64(3), np.float64(1)),
+    *(np.zeros(shape, np.uint8) for shape in ((), 3072, (0, 3072), (4, 3071), (4, 3, 32, 32))),
+    *(np.zeros((4, 3072), kind) for kind in ("f4", "i8", "S1", "U1", "?", "O")),
+    np.asfortranarray(np.zeros((4, 3072), np.uint8)),
+]
+
+
+def damage_pickle(rng, good: bytes) -> bytes:
+    """A pickle that is sound and of wrong content, or one whose instructions are out of order."""
+    if rng.random() < 0.5:
+        content = pickle.loads(good)
+        names = sorted(content)
+        name, other = names[rng.integers(len(names))], STRANGE[rng.integers(len(STRANGE))]
+        kind = rng.integers(5)
+        if kind == 0:
+            del content[name]
+        elif kind == 1 and isinstance(content[name], list):
+            content[name][rng.integers(len(content[name]))] = other
+        elif kind == 2:
+            content[name] = content[name][: rng.integers(len(content[name]))]
+        elif kind == 3:
+            content = [other, list(content), [content]][rng.integers(3)]
+        else:
+            content[name] = other
+        return pickle.dumps(content, int(rng.integers(pickle.HIGHEST_PROTOCOL + 1)))
+    starts = [place for _, _, place in pickletools.genops(good)]
+    steps = [good[a:b] for a, b in itertools.pairwise([*starts, len(good)])]
+    one, two, kind = *rng.integers(len(steps), size=2), rng.integers(4)
+    if kind == 0:
+        del steps[one]
+    elif kind == 1:
+        steps.insert(two, steps[one])
+    elif kind == 2:
+        steps[one], steps[two] = steps[two], steps[one]
+    else:  # another instruction, with what this one was given
+        steps[one] = rng.choice(pickletools.opcodes).code.encode("latin1") + steps[one][1:]
+    return b"".join(steps)
 
 
 def damage_structure(rng, path) -> None:

@@ -140,26 +140,52 @@ def _jsonl() -> Subject:
     return Subject(good, read, structure)
 
 
-def _archives() -> Subject:
-    """IDX plain and zipped, CIFAR's binary and pickled files, and a tar of those."""
-    t = test_images
-    raw = t.idx(np.arange(480).reshape(5, 8, 12) % 256)
-    good = {"idx": raw, "idx.gz": gzip.compress(raw)}
-    good |= {"binary": t.binary_file(), "python": t.python_file()}
-    good |= _files(lambda folder: t.tar(folder / "x.tar.gz", t.cifar_files("cifar100", False)))
+def _idx() -> Subject:
+    """Images and their labels, plain and zipped."""
+    images = test_images.idx(np.arange(960).reshape(40, 4, 6) % 256)
+    labels = test_images.idx(np.arange(40) % 10)
+    good = {"images": images, "labels": labels}
+    good |= {f"{name}.gz": gzip.compress(content) for name, content in good.items()}
 
     def read(folder: pathlib.Path, name: str) -> None:
-        path = folder / name
-        if name == "x.tar.gz":
-            members = image_files.read_members(path, ("train", "test"))
-            assert all(isinstance(content, bytes) for content in members.values())
-        elif name.startswith("idx"):
-            assert image_files.read_idx(path, 3).ndim == 3
-        else:
-            part = getattr(image_files, f"cifar_{name}")(path, path.read_bytes(), 10)
-            assert part.images.shape == (len(part.labels), 32, 32, 3)
+        kind, dot, ending = name.partition(".")
+        assert image_files.read_idx(folder / name, 3 if kind == "images" else 1).dtype == np.uint8
+        part = image_files.idx_part(*(folder / f"{x}{dot}{ending}" for x in ("images", "labels")))
+        assert part.images.shape[0] == len(part.labels)
 
     return Subject(good, read)
+
+
+def _cifar() -> Subject:
+    """A binary and a pickled file, and tar archives of pickled ones, plain and zipped."""
+    t, members = test_images, ("train", "test")
+    inner = t.cifar_files("cifar100", False)
+    good = {"binary": t.binary_file(), "python": t.python_file()}
+    good |= _files(lambda folder: t.tar(folder / "x.tar.gz", inner))
+    good |= _files(lambda folder: t.tar(folder / "x.tar", inner, mode="w"))
+
+    def read(folder: pathlib.Path, name: str) -> None:
+        path, parts = folder / name, []
+        if name.startswith("x.tar"):
+            for member, content in image_files.read_members(path, members).items():
+                parts.append(image_files.cifar_python(path / member, content, 100))
+        else:
+            reader = getattr(image_files, f"cifar_{name}")
+            parts.append(reader(path, path.read_bytes(), 10))
+        for part in parts:
+            assert part.images.shape == (len(part.labels), 32, 32, 3)
+
+    def structure(rng: np.random.Generator, path: pathlib.Path) -> None:
+        if path.name == "binary":
+            path.write_bytes(damage.damage_bytes(rng, good["binary"]))
+        elif path.name == "python":
+            path.write_bytes(damage.damage_pickle(rng, good["python"]))
+        else:
+            chosen = members[rng.integers(2)]
+            files = inner | {chosen: damage.damage_pickle(rng, inner[chosen])}
+            t.tar(path, files, mode="w:gz" if path.suffix == ".gz" else "w")
+
+    return Subject(good, read, structure)
 
 
 def _tables() -> Subject:
@@ -182,7 +208,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     "safetensors": _tensors,
     "model folders": _model,
     "preferences": _jsonl,
-    "image archives": _archives,
+    "IDX archives": _idx,
+    "CIFAR archives": _cifar,
     "bias tables": _tables,
 }
 

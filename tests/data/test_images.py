@@ -70,8 +70,8 @@ def cifar_files(name, binary):
     }
 
 
-def tar(path, files, folder="x"):
-    with tarfile.open(path, "w:gz") as archive:
+def tar(path, files, folder="x", mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)

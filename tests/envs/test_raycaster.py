@@ -155,7 +155,7 @@ def posed(arm, qpos):
     model, data = arm
     data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
-    poses = jax.tree.map(jnp.asarray, scenes.poses_of(model, data))
+    poses = jax.tree.map(jnp.asarray, scenes.poses_of(data, scenes.visible_geoms(model)))
     return poses, scenes.camera_of(model, data, "top")
 
 

@@ -26,24 +26,32 @@ from jaxsafe.core import launch, program
 
 def poison(stage: str, step: int, seed: int) -> None:
     """Makes the parameters of one seed NaN, ahead of the steps whose row is that of `step`."""
-    compiled = program.Program.chunk
+    plain = program.build
 
-    def chunk(self: program.Program, length: int) -> Any:
-        def call(state: Any, first: jax.Array) -> Any:
-            if self.stage.name == stage and int(first) + length == step:
-                chosen = {id(x) for x in jax.tree.leaves(self.stage.parameters(state))}
-                state = jax.tree.map(lambda x: spoilt(x) if id(x) in chosen else x, state)
-            return compiled(self, length)(state, first)
+    def build(own: program.Stage, *rest: Any) -> program.Program:
+        made = plain(own, *rest)
+        compiled = made.chunk
 
-        compiled(self, length)
-        return call
+        def chunk(length: int) -> Any:
+            healthy = compiled(length)
+
+            def call(state: Any, first: jax.Array) -> Any:
+                if own.name == stage and int(first) + length == step:
+                    chosen = {id(x) for x in jax.tree.leaves(own.parameters(state))}
+                    state = jax.tree.map(lambda x: spoilt(x) if id(x) in chosen else x, state)
+                return healthy(state, first)
+
+            return call
+
+        made.chunk = chunk  # type: ignore[method-assign]
+        return made
 
     def spoilt(leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         return jax.device_put(leaf.at[seed].set(jnp.nan), leaf.sharding)
 
-    program.Program.chunk = chunk  # type: ignore[method-assign]
+    program.build = build
 
 
 def limit(file_bytes: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from experiments import over_refusal, tsdi
 from jaxsafe.core.checks import UserError
 from jaxsafe.data.preferences import Pair
-from jaxsafe.sacpo import synthetic
+from jaxsafe.sacpo import synthetic, variants
 from jaxsafe.tsdi.sources import refuses
 
 DEMO = tsdi.PRESETS["demo"]
@@ -22,12 +22,12 @@ ALIGN = dataclasses.replace(
 
 def test_cleansing_leaves_hazardous_prompts_only():
     same, other = Pair("list red fire", " red", " sorry"), Pair("list red fire", " red", " fire")
-    assert over_refusal.cleanse([same, other], 0.25) == ([other], [same])
+    assert variants.cleanse([same, other], 0.25) == ([other], [same])
     drawn = synthetic.draw(ALIGN.task).safe
-    kept, others = over_refusal.cleanse(drawn, 0.25)
+    kept, others = variants.cleanse(drawn, 0.25)
     assert 30 < len(kept) < len(drawn) / 2 and len(kept) + len(others) == len(drawn)
     assert all(synthetic.conflicts(pair.prompt) for pair in kept)
-    assert over_refusal.cleanse(drawn, 0.0) == (drawn, [])
+    assert variants.cleanse(drawn, 0.0) == (drawn, [])
 
 
 def test_variants_differ_in_what_they_are_named_after():
@@ -35,9 +35,9 @@ def test_variants_differ_in_what_they_are_named_after():
 
     def plan(name, **change):
         how = dataclasses.replace(DEMO.variants, **change)
-        return over_refusal.plan(name, ALIGN, data, model, how)
+        return variants.plan(name, ALIGN, data, model, how)
 
-    plans = {name: plan(name) for name in over_refusal.NAMES}
+    plans = {name: plan(name) for name in variants.NAMES}
     base = plans["base"].config
     changed = {name: plan.config for name, plan in plans.items()}
     assert changed["low_kl"].stage == dataclasses.replace(base.stage, temperature=0.3)
@@ -56,7 +56,7 @@ def test_labellers_may_like_refusals_whatever_was_asked():
     """Of pairs with two safe answers and one refusal alone; a share of them, and no other pair."""
     drawn = synthetic.draw(ALIGN.task).safe
     for share, expected in ((1.0, 1.0), (0.8, 0.8), (0.0, 0.0)):
-        pairs = over_refusal.prefer_refusals(drawn, share, 0)
+        pairs = variants.prefer_refusals(drawn, share, 0)
         assert [p.prompt for p in pairs] == [p.prompt for p in drawn]
         chosen = []
         for before, after in zip(drawn, pairs, strict=True):
@@ -73,14 +73,14 @@ def test_labellers_may_like_refusals_whatever_was_asked():
 def test_a_threshold_beyond_every_pair_is_refused():
     how = dataclasses.replace(DEMO.variants, threshold=1.0)
     tasks = (dataclasses.replace(ALIGN.task, pairs=1, seed=seed) for seed in range(50))
-    task = next(t for t in tasks if not over_refusal.cleanse(synthetic.draw(t).safe, 1.0)[0])
+    task = next(t for t in tasks if not variants.cleanse(synthetic.draw(t).safe, 1.0)[0])
     data, model = over_refusal.data_of(ALIGN, "")
     with pytest.raises(UserError, match=r"threshold=1\.0 leaves no pair: lower it"):
-        over_refusal.plan("cleansed", dataclasses.replace(ALIGN, task=task), data, model, how)
+        variants.plan("cleansed", dataclasses.replace(ALIGN, task=task), data, model, how)
 
 
 def test_prompts_to_choose_by_are_others_than_those_reported():
-    reported, tuning = (over_refusal.source(ALIGN, "", x).prompts for x in over_refusal.PROMPTS)
+    reported, tuning = (over_refusal.source(ALIGN, "", x).prompts for x in variants.PROMPTS)
     assert len(reported) == len(tuning) == 10
     assert not {p.text for p in reported} & {p.text for p in tuning}
     assert [p.text for p in reported] == synthetic.draw(ALIGN.task).held_out

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report from the command line to what a browser shows of it."""
 
+import json
 import os
 import re
 import shutil
@@ -13,11 +14,23 @@ from tests.core import toy
 from tests.core.test_pages import complete, picture
 
 from . import binaries
+from . import test_advantage_nas as nas
 
 MODULE = "experiments.report"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 _PLAIN = ("--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr")
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Debian's package chromium")
+# Set by .ci/run where it has a browser: there no test of it may be skipped.
+PROMISED = bool(os.environ.get("JAXSAFE_BROWSER_PROMISED"))
+needs_browser = pytest.mark.skipif(
+    BROWSER is None and not PROMISED, reason="needs Debian's package chromium"
+)
+
+
+def film(path):
+    """Two frames, both cyan but for a pixel, without which they would be one."""
+    frames = [Image.new("RGB", (60, 40), (0, 255, 255)) for _ in range(2)]
+    frames[1].putpixel((0, 0), (0, 0, 0))
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +39,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     assert toy.here("--stages=line,other", f"--out={out / 'runs' / 'real'}") == 0
     picture(out / "runs" / "real" / "plots" / "map.png")
+    film(out / "runs" / "real" / "plots" / "film.gif")
     complete(out / "runs" / "by_hand" / "one", toy.Config(lr=0.25))
     complete(out / "runs" / "by_hand" / "two", name="a stage")
     (out / "runs" / "damaged").mkdir()
@@ -40,6 +54,7 @@ def folder(tmp_path_factory):
 
 def browse(page, tmp_path, *arguments):
     """Opens a page in headless Chromium; returns what it printed, and the console's lines."""
+    assert BROWSER, "JAXSAFE_BROWSER_PROMISED is set, and no chromium is on the path"
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses to be root with one
     done = subprocess.run(
@@ -57,8 +72,8 @@ def browse(page, tmp_path, *arguments):
 def test_a_browser_shows_tables_and_figures_and_complains_of_nothing(folder, tmp_path):
     dom, console = browse(folder / "page.html", tmp_path, "--dump-dom")
     assert console == []
-    # Of each run: scores or none, two metrics or one, a picture.
-    assert dom.count("</figure>") == dom.count("<img") == (0 + 2 + 1) + 2 * (1 + 1 + 1)
+    # Of each run: scores or none, two metrics or one, a picture; of one a film.
+    assert dom.count("</figure>") == dom.count("<img") == (0 + 2 + 2) + 2 * (1 + 1 + 1)
     # Overview, what was not read, differences, results together; of each run results and stages,
     # and of those with lists the seeds.
     assert dom.count("<table>") == 4 + 3 * 2 + 2
@@ -70,7 +85,7 @@ def test_a_browser_shows_tables_and_figures_and_complains_of_nothing(folder, tmp
 
 @needs_browser
 def test_a_browser_draws_the_pictures(folder, tmp_path):
-    """The picture of the run is all magenta; the curves drawn for the page are blue."""
+    """The runs' pictures are all magenta, the film cyan; the page's own curves are blue."""
     shot = tmp_path / "shot.png"
     for scheme in ([], ["--blink-settings=preferredColorScheme=0"]):
         size = "--window-size=1200,6000"
@@ -79,9 +94,24 @@ def test_a_browser_draws_the_pictures(folder, tmp_path):
         image = Image.open(shot).convert("RGB")
         counts = {color: n for n, color in image.getcolors(2**24)}
         assert counts[255, 0, 255] >= 3 * 60 * 40  # three runs have one of 60 x 40
+        assert counts[0, 255, 255] >= 60 * 40 - 1
         assert counts[0, 0x72, 0xB2] > 1000
         back = max(counts, key=counts.get)
         assert back == ((0x16, 0x19, 0x1D) if scheme else (255, 255, 255))
+
+
+@needs_browser
+def test_a_browser_shows_what_a_systems_binary_left(tmp_path_factory, tmp_path):
+    name, page = "advantage_nas", tmp_path / "page.html"
+    run = binaries.unbroken(tmp_path_factory, name, nas.MODULE, nas.TOY)
+    shutil.copytree(run, tmp_path / "runs" / name)
+    done = binaries.run(MODULE, f"--runs={tmp_path / 'runs'}", f"--out={page}")
+    assert done.returncode == 0, done.stderr
+    dom, console = browse(page, tmp_path, "--dump-dom")
+    assert console == [] and dom.count("</figure>") == dom.count("<img") > 3
+    alone = [path for path in (run / "plots").iterdir() if path.name not in dom]
+    methods = {row["method"] for row in json.loads((run / "summary.json").read_text())["results"]}
+    assert not alone and methods == {"advantage", "rloo"} and all(x in dom for x in methods)
 
 
 @needs_browser

@@ -6,6 +6,7 @@ traces, and no more than one of them trains to the end.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,11 +17,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import pytest
 
 from jaxsafe.core import checkpoint
+from jaxsafe.lm import tiny
 from tests.core import toy
 
 from . import (
@@ -43,7 +47,8 @@ class Case(NamedTuple):
       unbroken: of the run never stopped, by which other tests share it.
       arguments: of both.
       scored: whether scoring is compared too, not the training alone.
-      slow: whether its six starts take more than half a minute of a core.
+      slow: whether its seven starts take more than a minute of a core.
+      more: makes what it reads, once for all tests; returns arguments that name it.
     """
 
     name: str
@@ -51,6 +56,23 @@ class Case(NamedTuple):
     arguments: list[str]
     scored: bool = True
     slow: bool = False
+    more: Callable[[pytest.TempPathFactory], list[str]] | None = None
+
+
+def two_models(tmp_path_factory) -> list[str]:
+    """Folders of two random models with one tokenizer, and a file of prompts."""
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2, "head_dim": 8}
+    config = dataclasses.replace(tiny.CONFIG, vocab_size=280, intermediate_size=24, **sizes)
+
+    def make(folder):
+        texts = ["how do I bake bread", "tell me how to pick a lock"]
+        for number, name in enumerate(("safe", "reference")):
+            tiny.make(folder / name, texts, jax.random.key(number), config)
+        (folder / "prompts.csv").write_text("prompt,label\nbread?,safe\nlock?,unsafe\n")
+
+    folder = toy.once(tmp_path_factory, "two_models", make)
+    given = [f"--correct.folders.{name}={folder / name}" for name in ("safe", "reference")]
+    return [*given, f"--correct.folders.prompts={folder / 'prompts.csv'}"]
 
 
 # The engine that compiles in a moment; MJX's is killed by its own tests.
@@ -59,16 +81,27 @@ ONE_METHOD = [
     *(*test_image_to_semantics.SMALL, "--study.methods=paired", "--study.budgets=2"),
     *("--algo.vae_steps=8", "--algo.head_steps=8", "--log_every=1", "--checkpoint_every=1"),
 ]
+# The estimate alone; models that the run itself trains are the slow case's.
+TABLE = [
+    *(*test_tsdi.FEW, *test_tsdi.RUN, "--preset=folder", "--correct.bias.draws=64"),
+    "--correct.folders.template=USER: {input}",
+    *("--correct.decoding.lengths=", "--correct.decoding.alphas=", "--correct.decoding.samples=1"),
+    *("--correct.decoding.raised=0", "--correct.decoding.gate=false"),
+    *(f"--correct.baselines.{x}=" for x in ("temperatures", "interpolations", "penalties")),
+    *("--correct.baselines.contrasts=", "--correct.sensitivity.draws="),
+    *("--correct.sensitivity.prefixes=", "--correct.sensitivity.pools="),
+]
 CASES = [
     Case("m2td3", "m2td3_analytic", ANALYTIC, slow=True),
     Case("pls", "pls", test_pls.SMALL),
     Case("sacpo", "sacpo", test_sacpo.SMALL),
+    Case("tsdi", "tsdi_folders", TABLE, more=two_models),
     Case("tsdi", "tsdi", test_tsdi.SMALL, scored=False, slow=True),
     Case("advantage_nas", "advantage_nas", test_advantage_nas.TOY),
     Case("image_to_semantics", "i2s_one_method", ONE_METHOD, slow=True),
 ]
 PARAMETERS = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.slow] * case.slow) for case in CASES
+    pytest.param(case, id=case.unbroken, marks=[pytest.mark.slow] * case.slow) for case in CASES
 ]
 
 
@@ -185,17 +218,31 @@ def assert_out_of_disk(ended, out, before):
     assert last_step(out, stage) >= steps
 
 
+def count_rows(out):
+    path = out / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill(nursery, out, most, chance, delay, *arguments):
+    """SIGKILL at a row drawn from those that are not there yet, the first `most` if possible."""
+    low = count_rows(out) + 2
+    row = chance.randint(low, max(low, most))
+    killed = nursery.signalled(signal.SIGKILL, out, row, delay, *arguments)
+    assert killed.code == -signal.SIGKILL and not (out / "summary.json").exists(), killed
+
+
 def test_every_binary_is_put_through_it():
     folders = toy.ROOT.glob("jaxsafe/*/README.md")
-    assert sorted(case.name for case in CASES) == sorted(path.parent.name for path in folders)
+    assert {case.name for case in CASES} == {path.parent.name for path in folders}
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path):
     module = f"experiments.{case.name}"
-    whole = binaries.unbroken(tmp_path_factory, case.unbroken, module, case.arguments)
+    arguments = [*case.arguments, *(case.more(tmp_path_factory) if case.more else [])]
+    whole = binaries.unbroken(tmp_path_factory, case.unbroken, module, arguments)
     rows, out, chance = json_rows(whole / "metrics.jsonl"), tmp_path / "run", random.Random(8)
-    given, resume = [*case.arguments, f"--out={out}"], ["--resume", f"--out={out}"]
+    given, resume = [*arguments, f"--out={out}"], ["--resume", f"--out={out}"]
     # About three quarters on; the row before it has the last good state.
     bad = rows[3 * len(rows) // 4]
     good = max(
@@ -203,9 +250,7 @@ def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path)
     )
     nursery = Nursery(module, tmp_path)
     with contextlib.closing(nursery):
-        first = chance.randint(2, len(rows) // 4)
-        killed = nursery.signalled(signal.SIGKILL, out, first, chance.random() / 20, *given)
-        assert killed.code == -signal.SIGKILL, killed
+        kill(nursery, out, len(rows) // 4, chance, chance.random() / 20, *given)
 
         before = snapshot(out)
         with read_only(out):
@@ -214,8 +259,9 @@ def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path)
         assert re.match(rf"error: {out}/\S+ cannot be written \(Permission den", refused.err)
         assert snapshot(out) == before
 
-        second = chance.randint(first + 2, 5 * len(rows) // 8)
-        assert_stopped(nursery.signalled(signal.SIGTERM, out, second, 0, *resume), out)
+        low = count_rows(out) + 2
+        row = chance.randint(low, max(low, 5 * len(rows) // 8))
+        assert_stopped(nursery.signalled(signal.SIGTERM, out, row, 0, *resume), out)
 
         poisoned = nursery.run(*resume, poison=[bad["stage"], bad["step"], 1])
         assert_poisoned(poisoned, out, bad, good)
@@ -225,7 +271,7 @@ def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path)
         largest = max(path.stat().st_size for path in files)
         assert_out_of_disk(nursery.run(*resume, limit=largest + 20), out, before)
 
-        assert not (out / "summary.json").exists()
+        kill(nursery, out, len(rows) - 2, chance, chance.random() / 20, *resume)
         if case.scored:
             done = nursery.run(*resume)
             assert done.code == 0, done

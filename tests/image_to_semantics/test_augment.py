@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsafe.core.checks import UserError
 from jaxsafe.envs import reacher
 from jaxsafe.image_to_semantics import augment
 
@@ -149,9 +148,3 @@ def test_the_papers_error_emulation():
     rms = jnp.sqrt((walk**2).mean((0, 2)))
     np.testing.assert_allclose(rms, 0.1 * np.sqrt(np.arange(50)), rtol=0.05)
     assert float((walk**2).mean()) == pytest.approx(0.245, rel=0.05)
-
-
-def test_an_annotation_must_be_at_a_start():
-    augment.check_annotations(np.array([0, 8]), np.array([0, 4, 8]))
-    with pytest.raises(UserError, match=r"row 6 is not at an episode's start: annotate row 4"):
-        augment.check_annotations(np.array([0, 6]), np.array([0, 4, 8]))

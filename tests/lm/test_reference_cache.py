@@ -49,8 +49,12 @@ def test_cached_values_are_the_online_ones_to_the_bit(world, tmp_path):
     assert cache.values.dtype == np.float32 and (cache.values == online).all()
     assert len(np.unique(online)) == 2 * N and told == [(4, 10), (8, 10), (10, 10)]
     assert isinstance(cache.values.base, np.memmap) and not cache.values.flags.writeable
-    again = cache_lib.fill(tmp_path / "c", KEY, COLUMNS, names, never, BATCH)
-    assert (again.values == online).all()
+    looked: list[int] = []
+    again = cache_lib.fill(
+        tmp_path / "c", KEY, COLUMNS, names, lambda b, e: looked.append(b) or compute(b, e), BATCH
+    )
+    # Of a whole cache two rows are looked at, each in its batch.
+    assert (again.values == online).all() and looked == [0, 8]
 
 
 def never(*_):
@@ -129,6 +133,8 @@ def test_a_spot_check_finds_another_model(world, tmp_path):
     cache_lib.spot_check(cache, compute, [0, 9])
     with pytest.raises(UserError, match=r"row 9 of the reference cache .* differs by 0.01"):
         cache_lib.spot_check(cache, lambda b, e: compute(b, e) + 0.01 * (b == 9), [0, 9])
+    with pytest.raises(UserError, match=r"row 0 of the reference cache .* differs by 0.01"):
+        cache_lib.fill(tmp_path, KEY, COLUMNS, names, lambda b, e: compute(b, e) + 0.01, BATCH)
 
 
 def test_fingerprints_tell_any_change_apart(tmp_path):

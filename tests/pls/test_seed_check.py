@@ -35,15 +35,6 @@ def test_bernstein_wins_where_costs_hardly_vary():
     assert b < a / 1.5
 
 
-def test_enough_episodes_are_just_enough():
-    n = seed_check.episodes_needed(2.0, 0.0, 10.0, 0.05)
-    enough = seed_check.check_seeds(np.full((1, n), 3.0), 5.0, 0.0, 10.0, 0.05)
-    short = seed_check.check_seeds(np.full((1, n - 1), 3.0), 5.0, 0.0, 10.0, 0.05)
-    assert enough.safe.all() and not short.safe.any()
-    with pytest.raises(UserError, match="margin"):
-        seed_check.episodes_needed(0.0, 0.0, 10.0)
-
-
 @pytest.mark.parametrize(
     ("costs", "words"),
     [

@@ -4,23 +4,26 @@
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxsafe.core import plots, stats
 from jaxsafe.core.pages import markup
 from jaxsafe.core.pages.markup import Html, tag
 from jaxsafe.core.pages.style import DARK_FIGURE
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST_POINTS = 200
 _DASHES = {"-": "", "--": "5 3", ":": "1.5 3", "-.": "5 2 1.5 2"}
 
 
-def svg(figure: Figure) -> bytes:
+def svg(figure: "Figure") -> bytes:
     """Returns a figure as SVG, the same bytes for the same figure."""
+    import matplotlib
+
     out = io.BytesIO()
     # Text stays text, in whatever plain face the reader has; so no glyph is missing.
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "jaxsafe"}
@@ -63,7 +66,7 @@ def curve_panel(
       series: stage -> (steps `[T]`, values `[num_seeds, T]`).
       order: all stages of the run, for colours that are the same in every panel.
     """
-    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
+    figure = plots.new_figure((4.2, 2.7))
     axes = figure.add_subplot(facecolor="none")
     for stage, (x, y) in series.items():
         plots.draw_seeds(axes, order.index(stage), *thin(x, y))
@@ -82,7 +85,7 @@ def interval_panel(
       values: `[num_seeds]` for each row; what is not finite is left out.
       colours: for each row, its place in the palette.
     """
-    figure = Figure(figsize=(4.2, 0.85 + 0.27 * len(names)), layout="constrained")
+    figure = plots.new_figure((4.2, 0.85 + 0.27 * len(names)))
     axes = figure.add_subplot(facecolor="none")
     for place, (x, colour) in enumerate(zip(values, colours, strict=True)):
         x, color = x[np.isfinite(x)], plots.PALETTE[colour % len(plots.PALETTE)]
