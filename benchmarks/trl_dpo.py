@@ -37,6 +37,22 @@ class _Clock(TrainerCallback):
             self.losses.append(float(logs["loss"]))
 
 
+def _pairs(ids: np.ndarray) -> Dataset:
+    """Words for tokens `[P, 2, T]`, prompts first; the trainer appends EOS."""
+    half = ids.shape[-1] // 2
+    text = lambda row: " ".join(f"w{n}" for n in row)  # noqa: E731
+    return Dataset.from_list(
+        [
+            {
+                "prompt": text(pair[0, :half]),
+                "chosen": " " + text(pair[0, half:-1]) + " ",
+                "rejected": " " + text(pair[1, half:-1]) + " ",
+            }
+            for pair in ids
+        ]
+    )
+
+
 def train(
     folder: pathlib.Path,
     ids: np.ndarray,
@@ -61,19 +77,6 @@ def train(
       seconds of the steps past the warm-up, and the losses of all.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    half = ids.shape[-1] // 2
-    text = lambda row: " ".join(f"w{n}" for n in row)  # noqa: E731
-    # The trainer appends EOS.
-    data = Dataset.from_list(
-        [
-            {
-                "prompt": text(pair[0, :half]),
-                "chosen": " " + text(pair[0, half:-1]) + " ",
-                "rejected": " " + text(pair[1, half:-1]) + " ",
-            }
-            for pair in ids
-        ]
-    )
     clock = _Clock(steps[0], between)
     with tempfile.TemporaryDirectory() as out:
         trainer = DPOTrainer(
@@ -96,7 +99,7 @@ def train(
                 gradient_checkpointing=False,
                 disable_tqdm=True,
             ),
-            train_dataset=data,
+            train_dataset=_pairs(ids),
             processing_class=tokenizer,
             callbacks=[clock],
         )

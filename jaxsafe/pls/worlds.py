@@ -38,7 +38,7 @@ class Targets:
 
     R reaches from 0 to the data's greatest return and G from 0 to a multiple of the greatest
     threshold. Returns follow R closely, so a step of R is a step of what is deployed: at a low
-    threshold one of 49 is a twentieth of the best safe return, and of cost a third of a unit.
+    threshold one of 49 would be a twentieth of the best safe return and half a unit of cost.
     """
 
     side: int = field(97, "Points along R.", low=3)
