@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_once, check_range
-from jaxsafe.core.config import field
+from jaxsafe.core.config import field, to_text
 from jaxsafe.data import dsrl, filters, trajectories
 from jaxsafe.pls import outside, windows, worlds
 from jaxsafe.pls.config import SearchConfig
@@ -111,12 +111,26 @@ def validate(config: Dsrl) -> None:
     shares = len(config.filters.inpaint)
     if shares % 4:
         raise UserError(f"dsrl.filters.inpaint has {shares} values: give four for each box.")
+    _validate_filters(config.filters)
     if config.seed_returns is not None and config.seed_returns[0] > config.seed_returns[1]:
         raise UserError(f"dsrl.seed_returns={config.seed_returns} falls: give the least first.")
     reach = config.cost_reach * max(config.thresholds)
     check_range("dsrl.seed_cost", config.seed_cost, 0.0, reach)
     if config.environment is not None:
         outside.parts(config.environment)
+
+
+def _validate_filters(how: Preparation) -> None:
+    """As `filters.preprocess`, which sees them only once there is a file."""
+    if how.outliers is None and not how.epsilon:
+        return
+    if how.threshold is None:
+        raise UserError(
+            f"dsrl.filters.threshold=none: outliers={to_text(how.outliers)} and "
+            f"epsilon={how.epsilon:g} need a cost threshold; set it."
+        )
+    if how.outliers is not None:
+        check_range("dsrl.filters.threshold", how.threshold, low=1)
 
 
 def files(config: Dsrl) -> dict[str, pathlib.Path]:
