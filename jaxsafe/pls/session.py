@@ -14,6 +14,14 @@ while not session.finished(state, config):
     state, metrics = session.record(folder, state, query.point, returns, config)
 session.recommend(state, config)
 ```
+
+The seed set is trusted. `check_seed` first, of episodes of its own, leaves of it what is shown to
+be safe:
+
+```python
+costs = ...  # [P, n, C] of the P targets problem.grid[problem.seed]
+problem = session.check_seed(folder, problem, costs, low=0.0, high=1000.0)
+```
 """
 
 import json
@@ -29,13 +37,14 @@ import numpy as np
 from jaxsafe.core import checkpoint, run
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import to_dict
-from jaxsafe.pls import search, session_log
+from jaxsafe.pls import search, seed_check, session_log
 from jaxsafe.pls.config import SearchConfig
 from jaxsafe.pls.session_log import Told
 from jaxsafe.pls.types import Problem, State
 
 _LOG = "evaluations.csv"
 _BEGUN = "session.json"
+_SEEDS = "seeds.csv"
 _CHECKPOINTS = "checkpoints"
 # Another machine may compute an alpha or a grid that is off by a last bit.
 _CLOSE = 1e-6
@@ -115,6 +124,51 @@ def resume(folder: pathlib.Path, key: jax.Array, problem: Problem, config: Searc
         _, state = ask(state, config)
         state, _ = _tell(state, batch, config)
     return state
+
+
+def check_seed(
+    folder: pathlib.Path,
+    problem: Problem,
+    costs: Any | None,
+    low: float,
+    high: float,
+    delta: float = 0.01,
+) -> Problem:
+    """Returns the problem with those of its seeds only that episodes show to be safe.
+
+    By Bernstein's bound (`seed_check`), at every threshold. The episodes are kept in `seeds.csv`;
+    do this before the first `resume` and, with the same numbers, before each later one.
+
+    Args:
+      folder: of the session.
+      problem: whose seed set has P points.
+      costs: `[P, n, C]` undiscounted cost returns of n episodes of each, in the grid's order; None
+        where the folder has them.
+      low: no cost return is below it.
+      high: none is above it.
+      delta: probability that a seed that is not safe passes.
+
+    Raises:
+      UserError: costs are missing, others than those kept, or out of range; or no seed is shown to
+        be safe.
+    """
+    path = folder / _SEEDS
+    if costs is None and not path.exists():
+        raise UserError(f"costs=None, and there is no {path}: run episodes of the seed set.")
+    kept = session_log.read_seeds(path, problem) if path.exists() else None
+    given = kept if costs is None else session_log.numbers("costs", costs)
+    mask = seed_check.safe_seeds(problem, given, low, high, delta)
+    if kept is not None and not np.array_equal(given, kept):
+        raise UserError(f"costs are not those that {path} has: give None, or another folder.")
+    if kept is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        session_log.write_seeds(path, problem, given)
+    if not mask.any():
+        raise UserError(
+            f"no seed is shown to be safe by {given.shape[1]} episodes each: choose safer ones, or "
+            "run more episodes, in another folder."
+        )
+    return problem.replace(seed=jnp.asarray(mask))
 
 
 def evaluated(folder: pathlib.Path) -> np.ndarray:

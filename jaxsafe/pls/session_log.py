@@ -18,7 +18,7 @@ import numpy as np
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import config_hash
 from jaxsafe.pls.config import SearchConfig
-from jaxsafe.pls.types import Evaluation, State
+from jaxsafe.pls.types import Evaluation, Problem, State
 
 
 class Told(NamedTuple):
@@ -216,6 +216,36 @@ def _batch(
             "of this grid: mend them, or give the grid that they are of."
         )
     return batch
+
+
+def write_seeds(path: pathlib.Path, problem: Problem, costs: np.ndarray) -> None:
+    """Writes the episodes `[P, n, C]` of the seed set's places, one a row, all or none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["point", *(f"cost{i}" for i in range(costs.shape[2]))])
+    places = np.flatnonzero(problem.seed).tolist()
+    for place, episodes in zip(places, costs.tolist(), strict=True):
+        writer.writerows([place, *episode] for episode in episodes)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text.getvalue(), encoding="ascii")
+    os.replace(temporary, path)
+
+
+def read_seeds(path: pathlib.Path, problem: Problem) -> np.ndarray:
+    """Returns what `write_seeds` wrote, `[P, n, C]`.
+
+    Raises:
+      UserError: the file is damaged or of another seed set.
+    """
+    places, width = np.flatnonzero(problem.seed), 1 + problem.thresholds.shape[1]
+    rows = [_row(line, width) for line in path.read_bytes().splitlines()[1:]]
+    wanted = np.repeat(places, len(rows) // len(places)).tolist()
+    if None in rows or wanted != [row[0] for row in rows if row]:
+        raise UserError(
+            f"{path} is damaged, or not of the {len(places)} seeds of this problem: mend it, or "
+            "delete it and give the costs."
+        )
+    return np.array(rows)[:, 1:].reshape(len(places), -1, width - 1)
 
 
 def means(log: pathlib.Path) -> np.ndarray:
