@@ -153,14 +153,17 @@ def check_seed(
         be safe.
     """
     path = folder / _SEEDS
-    if costs is None and not path.exists():
+    known = path.exists()
+    if known:
+        given = session_log.read_seeds(path, problem)
+        if costs is not None and not np.array_equal(session_log.numbers("costs", costs), given):
+            raise UserError(f"costs are not those that {path} has: give None, or another folder.")
+    elif costs is None:
         raise UserError(f"costs=None, and there is no {path}: run episodes of the seed set.")
-    kept = session_log.read_seeds(path, problem) if path.exists() else None
-    given = kept if costs is None else session_log.numbers("costs", costs)
+    else:
+        given = session_log.numbers("costs", costs)
     mask = seed_check.safe_seeds(problem, given, low, high, delta)
-    if kept is not None and not np.array_equal(given, kept):
-        raise UserError(f"costs are not those that {path} has: give None, or another folder.")
-    if kept is None:
+    if not known:
         folder.mkdir(parents=True, exist_ok=True)
         session_log.write_seeds(path, problem, given)
     if not mask.any():

@@ -240,7 +240,7 @@ def read_seeds(path: pathlib.Path, problem: Problem) -> np.ndarray:
     places, width = np.flatnonzero(problem.seed), 1 + problem.thresholds.shape[1]
     rows = [_row(line, width) for line in path.read_bytes().splitlines()[1:]]
     wanted = np.repeat(places, len(rows) // len(places)).tolist()
-    if None in rows or wanted != [row[0] for row in rows if row]:
+    if not rows or None in rows or wanted != [row[0] for row in rows if row]:
         raise UserError(
             f"{path} is damaged, or not of the {len(places)} seeds of this problem: mend it, or "
             "delete it and give the costs."

@@ -36,9 +36,10 @@ def test_seeds_are_checked_before_a_session(tmp_path):
     with pytest.raises(UserError, match="outside of"):
         session.check_seed(tmp_path / "c", problem, costs, 0.0, 0.9)
     assert not (tmp_path / "c").exists()
-    (tmp_path / "seeds.csv").write_text("point,cost0\n3,0.5\n50,x\n")
-    with pytest.raises(UserError, match=r"seeds\.csv is damaged"):
-        session.check_seed(tmp_path, problem, None, 0.0, 2.0)
+    for text in ("point,cost0\n3,0.5\n50,x\n", "point,cost0\n", "", "point,cost0\n3,0\n3,0\n"):
+        (tmp_path / "seeds.csv").write_text(text)
+        with pytest.raises(UserError, match=r"seeds\.csv is damaged"):
+            session.check_seed(tmp_path, problem, None, 0.0, 2.0)
     # A session is not resumed with seeds that were not checked.
     out = tmp_path / "d"
     checked = session.check_seed(out, problem, costs, 0.0, 2.0)
