@@ -24,7 +24,7 @@ REFUSED = [
         r"targets\.seed_low=0\.5 is above targets\.seed_high=0\.2: give the least first",
     ),
     (
-        ["--targets.seed_low=0.13", "--targets.seed_high=0.14"],
+        ["--targets.side=49", "--targets.seed_low=0.13", "--targets.seed_high=0.14"],
         r"no point of targets\.side=49 lies in .*seed_low=0\.13.*seed_high=0\.14: widen",
     ),
     (["--operation.thresholds=5,inf"], r"operation\.thresholds holds inf: give finite values"),
@@ -74,5 +74,5 @@ def test_draws_matter_only_where_alpha_is_calibrated_with_them():
 
 def test_one_point_of_the_grid_is_a_seed_set():
     """12 / 48 is a quarter."""
-    targets = dataclasses.replace(PRESETS["demo"].targets, seed_low=0.25, seed_high=0.25)
+    targets = dataclasses.replace(PRESETS["demo"].targets, side=49, seed_low=0.25, seed_high=0.25)
     validate_experiment(dataclasses.replace(PRESETS["demo"], targets=targets))
