@@ -3,6 +3,7 @@
 
 import dataclasses
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -204,6 +205,15 @@ def _entry(flag: flags.Flag) -> str:
     return "\n".join([*head, body])
 
 
+def _print(text: str) -> None:
+    """Prints to a reader that may have seen enough, such as head."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left would be written, and fail, once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _exit(message: str) -> NoReturn:
     interrupt.hush()
     print(" ".join(message.split()), file=sys.stderr)
@@ -236,7 +246,7 @@ def parse_command_line(
     """
     before = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     if _HELP & set(before[1:]):
-        print(help_text(flag_values))
+        _print(help_text(flag_values))
         sys.exit(0)
     # Otherwise absl skips a --flagfile that follows a value written after a space.
     flag_values.set_gnu_getopt(True)

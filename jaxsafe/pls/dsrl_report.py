@@ -5,7 +5,7 @@
 
   task, threshold, method
   status             "run", or "not run here: ..." with what is lacking; then the numbers of this
-                     run are none
+                     run are none. It is so, too, where of some policy no seed was shown to be safe
   policies           S
   reward, cost       normalised by DSRL's formulas, means over S policies of the episodes of the
                      target that was chosen; a cost above 1 is unsafe
@@ -40,6 +40,8 @@ from jaxsafe.pls.experiment import Experiment
 
 PAPERS = {"naive": "CDT", "pls": "PLS"}  # which of the paper's columns each method repeats
 _HEADINGS = {"naive": "naive here", "pls": "PLS here"}
+_UNCHECKED = "no seed was shown to be safe for {} of {} policies"
+_CHECK_FIX = "lower dsrl.seed_returns or raise targets.seed_episodes"
 HEADLINE = (
     "normalised reward / normalised cost, a cost above 1 is unsafe; the paper's columns are from\n"
     f"{dsrl_published.SOURCE}; naive: R = max, G = b, as the paper's CDT"
@@ -171,8 +173,14 @@ def finish(
     for task in study.tasks:
         for threshold in study.thresholds:
             for method in study.methods:
-                own = done.get((task, threshold, method))
-                rows.append(row(task, threshold, method, own, lacking.get(task, "")))
+                found = done.get((task, threshold, method), [])
+                own = [one for one in found if one is not None]
+                what = lacking.get(task, "")
+                if len(own) < len(found):
+                    what = _UNCHECKED.format(len(found) - len(own), len(found))
+                    folder.say(f"{task}, b = {threshold:g}: {what}; {_CHECK_FIX}")
+                    own = []
+                rows.append(row(task, threshold, method, own, what))
                 if own:
                     metrics.append(folder.evals, searches(task, threshold, method, own, seeds))
     folder.say(f"\n{HEADLINE}")

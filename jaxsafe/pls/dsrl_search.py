@@ -3,11 +3,13 @@
 
 Each search has a folder of its own below `checkpoints/searches` of the run: the session's log and
 state (`pls.session`), and `done.json` once its target is chosen and scored. A run that is killed
-goes on from there, and no episode is run twice but those of the step that was cut short. What a
-folder was made from (the weights, the search, what it was told) is in its name.
+goes on from there, and no episode is run twice but those of the step, or the check of the seeds,
+that was cut short. What a folder was made from (the weights, the search, what it was told) is in
+its name.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -15,12 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsafe.core import config as config_lib
 from jaxsafe.core import run
+from jaxsafe.core.checks import UserError
 from jaxsafe.data import dsrl
-from jaxsafe.pls import comparison, dsrl_study, operate, outside, session
+from jaxsafe.pls import comparison, dsrl_study, operate, outside, seed_check, session, session_log
 from jaxsafe.pls.calibrate import with_alpha
 from jaxsafe.pls.experiment import Experiment
 from jaxsafe.pls.outside import Outside
@@ -56,8 +60,11 @@ class Runner:
         index: int,
         seed: int,
         tell: Callable[[float], None] = lambda fraction: None,
-    ) -> Done:
-        """Runs a method with policy number `index`, of this seed, or reads what it has done."""
+    ) -> Done | None:
+        """Runs a method with policy number `index`, of this seed, or reads what it has done.
+
+        None where a search has no seed that is shown to be safe.
+        """
         policy = jax.device_put(jax.tree.map(lambda x: x[index], self.policies))
         config = dsrl_study.policy_config(self.task, self.experiment.policy, self.experiment.dsrl)
         name = f"{self.task}_b{threshold:g}_{method}_{seed}_{self._made_from(policy, method)}"
@@ -66,18 +73,26 @@ class Runner:
             return _read(folder / _DONE)
         # Starts differ between tasks, thresholds, methods and policies.
         place = dsrl.PLS_TASKS.index(self.task), dsrl_study.METHODS.index(method)
-        entropy = (seed, *place, round(1000 * threshold))
 
-        def evaluate(z: np.ndarray, count: int, *step: int) -> np.ndarray:
-            words = np.random.SeedSequence([*entropy, *step]).generate_state(count)
+        def run_at(threshold: float, z: np.ndarray, count: int, *step: int) -> np.ndarray:
+            entropy = (seed, *place, round(1000 * threshold), *step)
+            words = np.random.SeedSequence(entropy).generate_state(count)
             seeds = [int(word >> 1) for word in words]  # Gymnasium's are below 2^31 in places
             return outside.returns(policy, config, self._open(), z, seeds)
 
+        evaluate = functools.partial(run_at, threshold)
         alpha, evaluated = None, np.zeros((0, 2))
         if method == "naive":
             target = np.array([dsrl.reference(self.task).reward_max, threshold])
         else:
-            target, evaluated, alpha = self._search(folder, threshold, seed, evaluate, tell)
+            problem = self._problem(threshold)
+            # What seeds cost depends on no threshold and, like the naive rule, on no search.
+            seeds = self.root / f"{self.task}_seeds_{seed}_{self._made_from(policy, 'seeds')}"
+            mask = self._safe_seeds(seeds, problem, functools.partial(run_at, 0.0))
+            if not mask.any():
+                return None
+            problem = problem.replace(seed=jnp.asarray(mask))
+            target, evaluated, alpha = self._search(folder, problem, seed, evaluate, tell)
         final = evaluate(target, self.experiment.dsrl.final_episodes, 0)
         done = Done(target, final, evaluated, alpha)
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,10 +104,30 @@ class Runner:
         if self._outside is not None:
             outside.close_all(self._outside)
 
-    def _search(self, folder: pathlib.Path, threshold: float, seed: int, evaluate, tell):
+    def _safe_seeds(self, folder: pathlib.Path, problem: Problem, evaluate) -> np.ndarray:
+        """The mask `[Z]` of the seeds that episodes of their own show to be safe."""
+        targets = self.experiment.targets
+        path = folder / "seeds.csv"
+        if path.exists():
+            costs = session_log.read_seeds(path, problem)
+        else:
+            z = np.asarray(problem.grid, np.float64)[np.asarray(problem.seed)]
+            found = [evaluate(one, targets.seed_episodes, q) for q, one in enumerate(z)]
+            costs = np.stack(found)[..., 1:]
+            folder.mkdir(parents=True, exist_ok=True)
+            session_log.write_seeds(path, problem, costs)
+        # At most 1 a step in all of DSRL's tasks.
+        high = dsrl.reference(self.task).episode_length
+        if costs.max() > high:
+            raise UserError(
+                f"an episode of {self.task} cost {costs.max():g} in {high} steps: give an "
+                "environment whose costs are at most 1 a step, as DSRL's, or divide them."
+            )
+        return seed_check.safe_seeds(problem, costs, 0.0, high, targets.seed_delta)
+
+    def _search(self, folder: pathlib.Path, problem: Problem, seed: int, evaluate, tell):
         """Searches, or goes on; the target chosen, the means of what was evaluated, and alpha."""
         config = self.search_config
-        problem = self._problem(threshold)
         state = session.resume(folder, jax.random.key(seed), problem, config)
         while not session.finished(state, config):
             tell(int(state.step) / config.num_steps)
@@ -137,6 +172,9 @@ class Runner:
             experiment = self.experiment
             told.append(config_lib.config_hash(experiment.search))
             told.append(f"{experiment.operation.draws} {experiment.data.seed}")
+            told.append(f"{experiment.targets.seed_delta}")
+        if method in ("pls", "seeds"):
+            told.append(f"{self.experiment.targets.seed_episodes}")
         digest.update(" ".join(told).encode())
         return digest.hexdigest()[:12]
 
@@ -161,15 +199,16 @@ def run_all(
     results: dict[str, Policy],
     seeds: Sequence[int],
     tell: Callable[[float], None],
-) -> dict[tuple[str, float, str], list[Done]]:
+) -> dict[tuple[str, float, str], list[Done | None]]:
     """Runs every method at every threshold with every policy of `results`, by task.
 
     Returns:
-      what was done, one entry per seed, by task, threshold and method.
+      what was done, one entry per seed, by task, threshold and method; None where no seed was shown
+      to be safe.
     """
     study = experiment.dsrl
     cells = len(results) * len(study.thresholds) * len(study.methods) * len(seeds)
-    done: dict[tuple[str, float, str], list[Done]] = {}
+    done: dict[tuple[str, float, str], list[Done | None]] = {}
     finished = 0
     for task, policies in results.items():
         runner = Runner(root, experiment, task, policies)

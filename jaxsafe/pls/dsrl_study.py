@@ -2,7 +2,8 @@
 """DSRL's tasks for those who hold the files: what to run, what is there, and what a search is told.
 
 The paper says neither the grid of targets nor the units and mean of its Gaussian processes, so
-these are ours; its seed sets and numbers of episodes are its own.
+these are ours; its numbers of episodes are its own. Of its seed sets three targets are taken: each
+is checked by many episodes before a search trusts it.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import pathlib
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_once, check_range
-from jaxsafe.core.config import field
+from jaxsafe.core.config import field, to_text
 from jaxsafe.data import dsrl, filters, trajectories
 from jaxsafe.pls import outside, windows, worlds
 from jaxsafe.pls.config import SearchConfig
@@ -94,7 +95,12 @@ class Dsrl:
     seed_returns: tuple[float, float] | None = field(
         None, "Least and greatest R of the seed set, in raw units; none: the paper's of each task."
     )
-    seed_cost: float = field(SEED_COST, "Greatest G of the seed set.", low=0.0)
+    seed_cost: float = field(
+        0.0,
+        f"Greatest G of the seed set, each target of which takes targets.seed_episodes to be "
+        f"checked; the paper's is {SEED_COST:g}.",
+        low=0.0,
+    )
     augmentation: bool = field(
         True, "Take policy.augment_degree and augment_decrease from OSRL's config of each task."
     )
@@ -111,12 +117,26 @@ def validate(config: Dsrl) -> None:
     shares = len(config.filters.inpaint)
     if shares % 4:
         raise UserError(f"dsrl.filters.inpaint has {shares} values: give four for each box.")
+    _validate_filters(config.filters)
     if config.seed_returns is not None and config.seed_returns[0] > config.seed_returns[1]:
         raise UserError(f"dsrl.seed_returns={config.seed_returns} falls: give the least first.")
     reach = config.cost_reach * max(config.thresholds)
     check_range("dsrl.seed_cost", config.seed_cost, 0.0, reach)
     if config.environment is not None:
         outside.parts(config.environment)
+
+
+def _validate_filters(how: Preparation) -> None:
+    """As `filters.preprocess`, which sees them only once there is a file."""
+    if how.outliers is None and not how.epsilon:
+        return
+    if how.threshold is None:
+        raise UserError(
+            f"dsrl.filters.threshold=none: outliers={to_text(how.outliers)} and "
+            f"epsilon={how.epsilon:g} need a cost threshold; set it."
+        )
+    if how.outliers is not None:
+        check_range("dsrl.filters.threshold", how.threshold, low=1)
 
 
 def files(config: Dsrl) -> dict[str, pathlib.Path]:
@@ -213,14 +233,16 @@ def grid(task: str, config: Dsrl) -> tuple[np.ndarray, np.ndarray]:
     """Returns the targets `[Z, 2]`, R before G, G varying fastest, and the seed set `[Z]`.
 
     R is evenly spaced over DSRL's range, with the seed set's ends and middle between; G from 0 on.
+    Of R, the seed set has those three.
     """
     known = dsrl.reference(task)
     low, high = config.seed_returns or SETTINGS[task].seed_returns
     r = np.linspace(known.reward_min, known.reward_max, config.side)
-    r = np.union1d(r, np.linspace(low, high, 3))
+    seeds = np.linspace(low, high, 3)
+    r = np.union1d(r, seeds)
     g = np.linspace(0.0, config.cost_reach * max(config.thresholds), config.side)
     z = np.stack(np.meshgrid(r, g, indexing="ij"), -1).reshape(-1, 2)
-    seed = (z[:, 0] >= low) & (z[:, 0] <= high) & (z[:, 1] <= config.seed_cost)
+    seed = np.isin(z[:, 0], seeds) & (z[:, 1] <= config.seed_cost)
     return z, seed
 
 

@@ -2,12 +2,17 @@
 """What the binary runs: policies put to work, or searches whose promise is counted."""
 
 import dataclasses
+import math
+from typing import Any
+
+import numpy as np
 
 from jaxsafe.core import checks
 from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.data import dsrl
 from jaxsafe.pls import counting, dsrl_study, policy_config, promises, worlds
+from jaxsafe.pls.calibrate import allowed_failures
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
 from jaxsafe.pls.dsrl_study import Dsrl
@@ -111,19 +116,64 @@ def validate_experiment(experiment: Experiment) -> None:
         counting.validate(experiment.counting, (*experiment.deltas, experiment.search.delta))
         return
     policy_config.validate(experiment.policy)
+    operation = experiment.operation
     if experiment.dsrl.tasks:
+        _check_finite("dsrl", experiment.dsrl)
         dsrl_study.validate(experiment.dsrl)
+        if "pls" in experiment.dsrl.methods:
+            _check_draws(experiment)
         return
     checks.check_once("worlds", experiment.worlds)
-    checks.check_once("operation.thresholds", experiment.operation.thresholds)
-    checks.check_once("operation.methods", experiment.operation.methods)
-    if experiment.operation.recorded == 1:
+    checks.check_once("operation.thresholds", operation.thresholds)
+    checks.check_once("operation.methods", operation.methods)
+    if operation.recorded == 1:
         raise checks.UserError("operation.recorded=1 has no spread: give 0, or 2 and more.")
-    least = min(experiment.operation.thresholds)
+    least = min(operation.thresholds)
     if least <= 0:
         raise checks.UserError("operation.thresholds holds 0: give costs above it.")
-    if experiment.operation.reserve >= least:
+    if not math.isfinite(max(operation.thresholds)):
+        raise checks.UserError("operation.thresholds holds inf: give finite values.")
+    if operation.reserve >= least:
         raise checks.UserError(
-            f"operation.reserve={experiment.operation.reserve:g} leaves nothing of the threshold "
-            f"{least:g}: set it below."
+            f"operation.reserve={operation.reserve:g} leaves nothing of the threshold {least:g}: "
+            "set it below."
+        )
+    if "pls_calibrated" in operation.methods:
+        _check_draws(experiment)
+    _check_finite("targets", experiment.targets)
+    _check_seed_range(experiment.targets)
+
+
+def _check_finite(name: str, part: Any) -> None:
+    for leaf in leaves(part, name):
+        values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
+        if any(isinstance(x, float) and not math.isfinite(x) for x in values):
+            raise checks.UserError(f"{leaf.path} holds inf: give finite values.")
+
+
+def _check_draws(experiment: Experiment) -> None:
+    """Refuses draws too few to calibrate with, which would be told only after training."""
+    draws, delta = experiment.operation.draws, experiment.search.delta
+    wanted = experiment.search.alpha == "calibrated" and experiment.search.alpha_value is None
+    level = 0.95  # of `calibrate`
+    if wanted and allowed_failures(draws, delta, level) < 0:
+        needed = math.ceil(math.log(1 - level) / math.log1p(-delta))
+        raise checks.UserError(
+            f"operation.draws={draws} cannot show a frequency below search.delta={delta:g}: give "
+            f"at least {needed}."
+        )
+
+
+def _check_seed_range(targets: Targets) -> None:
+    low, high = targets.seed_low, targets.seed_high
+    if low > high:
+        raise checks.UserError(
+            f"targets.seed_low={low:g} is above targets.seed_high={high:g}: give the least first."
+        )
+    # With one cost, that of 0, as all of the seed set has.
+    axis = np.linspace(0.0, 1.0, targets.side)
+    if not worlds.seed_set(np.stack([axis, np.zeros_like(axis)], -1), targets).any():
+        raise checks.UserError(
+            f"no point of targets.side={targets.side} lies in targets.seed_low={low:g} to "
+            f"targets.seed_high={high:g}: widen that, or raise targets.side."
         )

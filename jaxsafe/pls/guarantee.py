@@ -125,8 +125,9 @@ def summarise(outcome: simulate.Outcome, delta: float) -> dict[str, Any]:
       `n`, `violations` searches with any unsafe evaluation, their `frequency` with its exact 95%
       interval `low` and `high`, `delta`, `kept` (high <= delta), `per_step` share of unsafe steps,
       `escapes` share of searches in which a bound failed, `deployed_unsafe` share that would
-      deploy an unsafe point, `alarms` share with an alarm, `regret` median at the end with
-      `regret_curve`, and `coverage` mean at the end with `coverage_curve`.
+      deploy an unsafe point, `broken` share that evaluated one or would deploy one, `alarms` share
+      with an alarm, `regret` median at the end with `regret_curve`, and `coverage` mean at the end
+      with `coverage_curve`.
     """
     any_unsafe = outcome.unsafe.any(1)
     count, num = int(any_unsafe.sum()), len(any_unsafe)
@@ -143,6 +144,7 @@ def summarise(outcome: simulate.Outcome, delta: float) -> dict[str, Any]:
         "per_step": float(outcome.unsafe.mean()),
         "escapes": float(outcome.escaped.any(1).mean()),
         "deployed_unsafe": float(outcome.deployed_unsafe[:, -1].mean()),
+        "broken": float((any_unsafe | outcome.deployed_unsafe[:, -1]).mean()),
         "alarms": float((outcome.alarms > 0).mean()),
         "regret": float(regret[-1]),
         "regret_curve": regret.tolist(),

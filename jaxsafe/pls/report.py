@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches in worlds as people read them: a table, maps, costs against thresholds, a film."""
 
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def maps(
     Args:
       path: the image to write.
       world: for the title.
-      z: `[Z, 2]` a square grid, G varying fastest.
+      z: `[Z, 2]` targets, each R with each G, G varying fastest.
       oracle: of S policies.
       operated: whose first repeat's choices are marked.
     """
@@ -143,7 +144,7 @@ def film(
     Args:
       path: the GIF to write.
       title: above every frame.
-      z: `[Z, 2]` a square grid, G varying fastest.
+      z: `[Z, 2]` targets, each R with each G, G varying fastest.
       cost: `[Z]` true costs.
       threshold: b.
       safe: `[T, Z]` bool, what is called safe after each step.
@@ -171,6 +172,8 @@ def film(
     path.parent.mkdir(parents=True, exist_ok=True)
     from matplotlib import animation
 
+    # It would tell its writer's class.
+    logging.getLogger(animation.__name__).setLevel(logging.WARNING)
     movie = animation.FuncAnimation(figure, show, frames)
     movie.save(path, writer=animation.PillowWriter(fps=4))
     return path

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsafe.core.checks import UserError, check_choice, check_range
+from jaxsafe.pls.types import Problem
 
 METHODS = ("hoeffding", "bernstein")
 
@@ -67,3 +68,33 @@ def check_seeds(
         spread = np.sqrt(2 * costs.var(1, ddof=1) * log / episodes)
         upper = mean + spread + 7 * (high - low) * log / (3 * (episodes - 1))
     return SeedCheck(mean, upper, upper <= threshold)
+
+
+def safe_seeds(
+    problem: Problem, costs: np.ndarray, low: float, high: float, delta: float
+) -> np.ndarray:
+    """Returns the mask `[Z]` of those seeds that are shown to be safe, by Bernstein's bound.
+
+    Args:
+      problem: with P seeds; a seed has to be safe at each of its thresholds.
+      costs: `[P, n, C]`, else as in `check_seeds`.
+      low: as in `check_seeds`.
+      high: as in `check_seeds`.
+      delta: that any unsafe one passes; the constraints share it.
+
+    Raises:
+      UserError: as `check_seeds`.
+    """
+    places, (_, constraints) = np.flatnonzero(problem.seed), problem.thresholds.shape
+    if costs.ndim != 3 or costs.shape[::2] != (len(places), constraints):
+        raise UserError(
+            f"costs have shape {costs.shape}: give [{len(places)}, episodes, {constraints}]."
+        )
+    least = np.asarray(problem.thresholds, np.float64).min(0)
+    found = [
+        check_seeds(costs[..., i], b, low, high, delta / constraints, "bernstein").safe
+        for i, b in enumerate(least)
+    ]
+    mask = np.zeros(problem.seed.shape, bool)
+    mask[places] = np.all(found, 0)
+    return mask

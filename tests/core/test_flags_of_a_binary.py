@@ -58,15 +58,20 @@ if __name__ == "__main__":
 '''
 
 
+ENV = {**os.environ, "PYTHONPATH": str(Path(jaxsafe.__file__).parents[1])}
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def command(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "demo.py"
     path.write_text(DEMO.format(tests=os.path.dirname(__file__)))
-    root = str(Path(jaxsafe.__file__).parents[1])
+    return [sys.executable, str(path)]
 
+
+@pytest.fixture(scope="module")
+def demo(command):
     def call(*args):
-        command, env = [sys.executable, str(path), *args], {**os.environ, "PYTHONPATH": root}
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        done = subprocess.run([*command, *args], capture_output=True, text=True, env=ENV)
         return done.returncode, done.stdout, done.stderr
 
     return call
@@ -115,3 +120,13 @@ def test_help_shows_every_field_in_its_group(demo, flag):
     assert "The literal version. [default false]" in flat
     assert "Fast path. [true or false or none; default none]" in flat
     assert max(map(len, out.splitlines())) <= 98
+
+
+def test_help_of_which_nobody_reads_the_end_is_no_error(command):
+    """As `--help | head` has it: the reader is gone before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    call = [*command, "--help"]
+    done = subprocess.run(call, stdout=write, stderr=subprocess.PIPE, text=True, env=ENV)
+    os.close(write)
+    assert done.returncode == 0 and done.stderr == ""

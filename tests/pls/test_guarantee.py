@@ -10,7 +10,7 @@ import pytest
 from jaxsafe import pls
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.stats import clopper_pearson
-from jaxsafe.pls import counting, guarantee
+from jaxsafe.pls import counting, guarantee, simulate
 from jaxsafe.pls.calibrate import allowed_failures
 from jaxsafe.pls.counting import Counting
 
@@ -67,6 +67,16 @@ def test_srinivas_keeps_the_promise_and_a_small_alpha_does_not():
     assert broken["escapes"] >= broken["frequency"]
     assert kept["n"] == NUM and len(kept["regret_curve"]) == 12
     assert np.all(np.diff(kept["coverage_curve"]) >= -1e-6) and kept["coverage"] > 0.02
+
+
+def test_a_search_is_broken_by_what_it_evaluates_or_would_deploy_in_the_end():
+    """Four searches of two steps: one does either, one both, one only in between."""
+    unsafe = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], bool)
+    deployed = np.array([[0, 1], [0, 0], [1, 1], [1, 0]], bool)
+    none = np.zeros((4, 2))
+    outcome = simulate.Outcome(unsafe, none > 0, none, deployed, none, np.zeros(4))
+    row = guarantee.summarise(outcome, 0.1)
+    assert (row["violations"], row["deployed_unsafe"], row["broken"]) == (2, 0.5, 0.75)
 
 
 def test_baselines_are_what_they_are_called():
