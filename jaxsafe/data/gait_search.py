@@ -6,8 +6,9 @@ python -m jaxsafe.data.gait_search --task=SafetyHopperVelocity-v1 --out=Hopper.j
 The method is V2-t of Mania et al. (2018, arXiv 1803.07055): linear policies of normalised
 observations, the best of the random directions, steps over the standard deviation of their returns.
 Here the policy also sees a clock, whose frequency is searched for as well, and the reward is for
-a forward speed near a target: first a slow one, below the task's limit, then, from there, a fast
-one above it. As no step pays more than the target, a leap and a fall are no match for a walk.
+a forward speed near a target: a slow one, below the task's limit, and a fast one above it, the
+second search from where the first one ended. As no step pays more than the target, a leap and a
+fall are no match for a walk.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from jaxsafe.envs.host import initial_states
 from jaxsafe.envs.host_steps import StepPool, begin, make_pool, step_batch_derived
 from jaxsafe.envs.types import Task
 
+PACES = ("slow", "fast")
 # Walker2d's legs, right and left, in its observations and its actions.
 _WALKER_SWAP = (0, 1, 5, 6, 7, 2, 3, 4, 8, 9, 10, 14, 15, 16, 11, 12, 13)
 
@@ -48,6 +50,8 @@ class Search:
       step: size of an update.
       noise: standard deviation of the directions.
       alive: reward per step for not having fallen, as a share of the target.
+      order: which search comes first, 0 the slow one or 1 the fast one; the other starts from it.
+      clock: factor on the clock and on 1 while searching, so that their weights grow faster.
       swap: indices of the mirrored observations, for a robot whose second half of actions is the
         first half's, mirrored and half a turn later; empty where none is assumed.
     """
@@ -61,14 +65,18 @@ class Search:
     step: float = 0.02
     noise: float = 0.03
     alive: float = 0.2
+    order: tuple[int, int] = (0, 1)
+    clock: float = 1.0
     swap: tuple[int, ...] = ()
 
 
 SEARCHES = {
     "HalfCheetah": Search((1.8, 5.0), (40, 60), (100, 100), 2.0),
-    "Hopper": Search((0.4, 1.6), (50, 80), (500, 500), 2.0, directions=8, top=4),
-    "Walker2d": Search((1.2, 3.5), (60, 80), (300, 400), 1.5, swap=_WALKER_SWAP),
-    "Ant": Search((1.2, 4.0), (60, 80), (100, 100), 2.0),
+    "Hopper": Search((0.5, 1.8), (20, 40), (300, 300), 2.0, order=(1, 0)),
+    "Walker2d": Search(
+        (1.2, 3.5), (20, 50), (300, 300), 1.5, order=(1, 0), clock=3.0, swap=_WALKER_SWAP
+    ),
+    "Ant": Search((1.2, 4.0), (20, 50), (100, 100), 2.0, order=(1, 0), clock=4.0),
 }
 
 
@@ -143,6 +151,7 @@ def episodes(
         obs = spec.observe(np, qpos, qvel, derived)
         sums = sums.add(obs)
         seen = features(np, (obs - mean) / std, turns[alive] * t)
+        seen[:, -3:] *= search.clock
         action = np.einsum("paf,pf->pa", weights[alive], seen)
         action = np.clip(action, task.action_low, task.action_high)
         before, models = qpos[:, 0], [model] * len(alive)
@@ -174,7 +183,7 @@ def _update(search: Search, theta: np.ndarray, deltas: np.ndarray, returns: np.n
 
 
 def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[gaits.Gait, dict]:
-    """Searches for the slow policy, then from it for the fast one; the same seed, the same gait.
+    """Searches for the slow and the fast policy, one from the other; same seed, same gait.
 
     Of each search the best of its every tenth policies is kept, by eight episodes.
 
@@ -193,8 +202,8 @@ def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[ga
     theta = np.zeros(rows * (task.obs_size + 3) + 1)
     sums = Statistics(1.0, np.zeros(task.obs_size), np.ones(task.obs_size))
     pool = make_pool(task.host.model, num_threads=1)
-    kept = []
-    for stage in range(2):
+    kept = {}
+    for stage in search.order:
         best = (-np.inf, theta, None, 0.0)
         for i in range(1, search.iterations[stage] + 1):
             deltas = rng.normal(size=(search.directions, len(theta)))
@@ -205,12 +214,12 @@ def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[ga
             if i % 10 == 0:
                 scores, _ = episodes(task, pool, search, np.tile(theta, (8, 1)), stage, i, sums)
                 gain, speed = scores.returns.mean(), scores.speeds.mean()
-                report(f"search {stage + 1} of 2, update {i}: return {gain:.1f}, {speed:.2f} m/s")
+                report(f"{PACES[stage]}, update {i}: return {gain:.1f}, {speed:.2f} m/s")
                 if gain > best[0]:
                     best = (gain, theta, raw(task, search, theta, sums), float(speed))
         theta = best[1]
-        kept.append(best[2:])
-    policies, speeds = zip(*kept, strict=True)
+        kept[stage] = best[2:]
+    policies, speeds = zip(kept[0], kept[1], strict=True)
     weights, frequency = (np.stack(x) for x in zip(*policies, strict=True))
     reached = {"control_steps": int(sums.count) - 1, "speeds": list(speeds)}
     return gaits.Gait(weights, frequency), reached
@@ -221,7 +230,7 @@ def raw(task: Task, search: Search, theta: np.ndarray, sums: Statistics):
     mean, std = sums.moments()
     weights = full(search, theta[:-1].reshape(-1, task.obs_size + 3))
     seen = weights[:, : task.obs_size] / std
-    weights = np.concatenate([seen, weights[:, task.obs_size :]], -1)
+    weights = np.concatenate([seen, search.clock * weights[:, task.obs_size :]], -1)
     weights[:, -1] -= seen @ mean
     return weights, search.frequency * np.exp(theta[-1])
 
