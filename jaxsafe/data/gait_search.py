@@ -74,7 +74,7 @@ SEARCHES = {
     "HalfCheetah": Search((1.8, 5.0), (40, 60), (100, 100), 2.0),
     "Hopper": Search((0.5, 1.8), (20, 40), (300, 300), 2.0, order=(1, 0)),
     "Walker2d": Search(
-        (1.2, 3.5), (20, 50), (300, 300), 1.5, order=(1, 0), clock=3.0, swap=_WALKER_SWAP
+        (1.2, 3.5), (20, 90), (300, 300), 1.5, order=(1, 0), clock=3.0, swap=_WALKER_SWAP
     ),
     "Ant": Search((1.2, 4.0), (20, 50), (100, 100), 2.0, order=(1, 0), clock=4.0),
 }

@@ -76,13 +76,13 @@ def test_a_search_depends_on_its_seed_alone(hopper, tmp_path):
 
 def test_raw_weights_are_those_of_normalised_observations(hopper):
     rng = np.random.default_rng(0)
-    search = brief("Hopper")
+    search = dataclasses.replace(brief("Hopper"), clock=2.0)
     sums = gait_search.Statistics(1.0, np.zeros(11), np.ones(11)).add(rng.normal(3, 2, (50, 11)))
     theta = rng.normal(size=3 * 14 + 1)
     weights, frequency = gait_search.raw(hopper, search, theta, sums)
     obs = rng.normal(3, 2, 11)
     mean, std = sums.moments()
-    seen = np.concatenate([(obs - mean) / std, [0.6, 0.8, 1]])
+    seen = np.concatenate([(obs - mean) / std, [1.2, 1.6, 2]])
     np.testing.assert_allclose(
         weights @ np.concatenate([obs, [0.6, 0.8, 1]]), theta[:-1].reshape(3, 14) @ seen
     )
@@ -110,7 +110,7 @@ def test_walkers_spread_over_the_plane_of_cost_and_reward(robot):
     returns, costs = totals(data)
     share = costs / data.lengths
     assert set(knobs) == {"pace", "scale", "noise"} and len(np.unique(costs)) > 10
-    safe, reckless = share < 0.05, share > 0.5
+    safe, reckless = share < 0.1, share > 0.5
     assert safe.sum() >= 5 and reckless.sum() >= 5
     best = returns.max()
     assert returns[safe].max() > 0.3 * best and returns[reckless].max() > 1.2 * returns[safe].max()
