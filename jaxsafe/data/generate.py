@@ -20,6 +20,7 @@ from jaxsafe.core import provenance as core_provenance
 from jaxsafe.core.checks import check_memory, check_range
 from jaxsafe.data import filters, trajectories
 from jaxsafe.data.behaviours import Behaviour, Knobs, scripted
+from jaxsafe.data.gaits import ROBOTS
 from jaxsafe.data.trajectories import Trajectories
 from jaxsafe.envs.types import Task
 
@@ -27,7 +28,8 @@ LICENCE = "Apache-2.0"
 _PACKAGE = pathlib.Path(__file__).parent.parent
 # What decides the numbers besides the seed and the versions of libraries.
 _SOURCES = (
-    *("data/behaviours.py", "data/generate.py", "envs/safety_tasks.py", "envs/point_worlds.py"),
+    *("data/behaviours.py", "data/gaits.py", *(f"data/assets/{robot}.json" for robot in ROBOTS)),
+    *("data/generate.py", "envs/safety_tasks.py", "envs/point_worlds.py"),
     *("envs/locomotion.py", "envs/mujoco_tasks.py", "envs/derived.py"),
 )
 
