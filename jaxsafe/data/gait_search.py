@@ -82,19 +82,19 @@ SEARCHES = {
 class Statistics(NamedTuple):
     """Running sums over the observations seen: their number, `[O]` and `[O]` of squares."""
 
-    count: float
+    number: float
     total: np.ndarray
     squares: np.ndarray
 
     def add(self, obs: np.ndarray) -> "Statistics":
         """With the rows of `obs` [P, O] as well."""
         sums = obs.sum(0), (obs**2).sum(0)
-        return Statistics(self.count + len(obs), self.total + sums[0], self.squares + sums[1])
+        return Statistics(self.number + len(obs), self.total + sums[0], self.squares + sums[1])
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, `[O]` each."""
-        mean = self.total / self.count
-        return mean, np.sqrt(np.maximum(self.squares / self.count - mean**2, 1e-4))
+        mean = self.total / self.number
+        return mean, np.sqrt(np.maximum(self.squares / self.number - mean**2, 1e-4))
 
 
 def full(search: Search, free: np.ndarray) -> np.ndarray:
@@ -201,9 +201,9 @@ def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[ga
     theta = np.zeros(rows * (task.obs_size + 3) + 1)
     sums = Statistics(1.0, np.zeros(task.obs_size), np.ones(task.obs_size))
     pool = make_pool(task.host.model, num_threads=1)
-    kept = {}
+    kept: dict[int, tuple[np.ndarray, float, float]] = {}
     for stage in search.order:
-        best = (-np.inf, theta, None, 0.0)
+        best, best_theta = -np.inf, theta
         for i in range(1, search.iterations[stage] + 1):
             deltas = rng.normal(size=(search.directions, len(theta)))
             tried = theta + search.noise * np.concatenate([deltas, -deltas])
@@ -214,24 +214,26 @@ def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[ga
                 scores, _ = episodes(task, pool, search, np.tile(theta, (8, 1)), stage, i, sums)
                 gain, speed = scores.returns.mean(), scores.speeds.mean()
                 report(f"{PACES[stage]}, update {i}: return {gain:.1f}, {speed:.2f} m/s")
-                if gain > best[0]:
-                    best = (gain, theta, raw(task, search, theta, sums), float(speed))
-        theta = best[1]
-        kept[stage] = best[2:]
-    policies, speeds = zip(kept[0], kept[1], strict=True)
-    weights, frequency = (np.stack(x) for x in zip(*policies, strict=True))
-    reached = {"control_steps": int(sums.count) - 1, "speeds": list(speeds)}
+                if gain > best:
+                    best, best_theta = gain, theta
+                    kept[stage] = (*raw(task, search, theta, sums), float(speed))
+        theta = best_theta
+    weights, frequency = (np.stack([kept[0][i], kept[1][i]]) for i in range(2))
+    speeds = [kept[0][2], kept[1][2]]
+    reached = {"control_steps": int(sums.number) - 1, "speeds": speeds}
     return gaits.Gait(weights, frequency), reached
 
 
-def raw(task: Task, search: Search, theta: np.ndarray, sums: Statistics):
+def raw(
+    task: Task, search: Search, theta: np.ndarray, sums: Statistics
+) -> tuple[np.ndarray, float]:
     """Weights `[A, O + 3]` of the observations as they are, and the frequency in Hz."""
     mean, std = sums.moments()
     weights = full(search, theta[:-1].reshape(-1, task.obs_size + 3))
     seen = weights[:, : task.obs_size] / std
     weights = np.concatenate([seen, search.clock * weights[:, task.obs_size :]], -1)
     weights[:, -1] -= seen @ mean
-    return weights, search.frequency * np.exp(theta[-1])
+    return weights, search.frequency * float(np.exp(theta[-1]))
 
 
 def save(path: pathlib.Path, task: Task, search: Search, seed: int, found: tuple) -> None:

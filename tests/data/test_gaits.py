@@ -105,13 +105,13 @@ def test_walker_s_left_leg_is_its_right_one_half_a_turn_later():
 def test_walkers_spread_over_the_plane_of_cost_and_reward(robot):
     """In MJX: who walks on below the limit, who runs above it and gains more, who falls or lies."""
     pytest.importorskip("gymnasium", reason="the robots are Gymnasium's")
-    task = safety_tasks.make(f"Safety{robot}Velocity-v1", max_episode_steps=200)
+    steps = 500 if robot == "Walker2d" else 200  # it takes 300 to gain its speed
+    task = safety_tasks.make(f"Safety{robot}Velocity-v1", max_episode_steps=steps)
     data, knobs = generate.generate(task, 48, 0)
     returns, costs = totals(data)
     share = costs / data.lengths
     assert set(knobs) == {"pace", "scale", "noise"} and len(np.unique(costs)) > 10
-    # Of Walker2d's 200 steps the fastest is above its limit in 28 %, and still gaining speed.
-    safe, reckless = share < 0.1, share > (0.15 if robot == "Walker2d" else 0.5)
+    safe, reckless = share < 0.1, share > 0.5
     assert safe.sum() >= 5 and reckless.sum() >= 4
     best = returns.max()
     assert returns[safe].max() > 0.3 * best and returns[reckless].max() > returns[safe].max()
