@@ -21,13 +21,13 @@ from jaxsafe.pls.policy_config import CDT, PolicyConfig
 from jaxsafe.pls.promises import Case
 from jaxsafe.pls.worlds import Data, Targets
 
-# Tuned on policies of seeds 100 to 103. Returns bend as costs leave 0 and where a policy gives up
+# Tuned on policies of seeds 100 to 107. Returns bend as costs leave 0 and where a policy gives up
 # what it was asked for: draws of an RBF kernel, the paper's, are too smooth for that, and bounds by
 # it were broken. With the paper's 20 episodes (appendix K.2) noise keeps a search a tenth of the
 # reward away from b; expansion goes on until bounds are as narrow as that.
 _SEARCH = SearchConfig(
-    explore_steps=20,
-    reward_steps=80,
+    explore_steps=40,
+    reward_steps=120,
     episodes=400,
     zeta=0.05,
     delta=0.05,

@@ -17,7 +17,7 @@ class Operation:
     )
     methods: tuple[str, ...] = field(METHODS, "Ways to choose a target.", choices=METHODS)
     reserve: float = field(
-        0.0,
+        0.2,
         "Cost by which calibrated searches stay below b: what the truth may be away from any draw "
         "of the model.",
         low=0.0,
