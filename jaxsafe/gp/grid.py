@@ -78,8 +78,12 @@ def add(
       value: `[]` what was observed.
       noise_var: `[]` variance of this observation's noise, positive; each may have its own.
     """
-    scale = jnp.sqrt(posterior.var[index] + noise_var)
-    row = covariance(posterior, prior, index) / scale
+    own = posterior.var[index]
+    scale = jnp.sqrt(own + noise_var)
+    # Cauchy-Schwarz: true but for rounding. Where one point is observed very often, rounding in 32
+    # bits is all that is left of a covariance, and unbounded it would feed on itself.
+    most = jnp.sqrt(own * posterior.var)
+    row = jnp.clip(covariance(posterior, prior, index), -most, most) / scale
     return Posterior(
         # Not `at[].set`: as a scatter it would not be done in place.
         rows=lax.dynamic_update_index_in_dim(posterior.rows, row, posterior.count, 0),

@@ -116,6 +116,24 @@ def test_in_32_bits_a_hundred_observations_cost_1e_5_of_a_deviation():
     assert np.abs(got.mean - mean).max() < 1e-3
 
 
+def test_in_32_bits_one_point_may_be_observed_very_often():
+    """200 times at a tiny noise, and then beside it: nothing feeds on the rounding.
+
+    Of the covariance of such a point with others only rounding is left.
+    """
+    z = points()
+    rng = np.random.default_rng(0)
+    index = np.concatenate([rng.integers(0, 400, 30), np.full(200, 57), np.full(30, 58)])
+    noise = np.full(len(index), 2e-6 * VARIANCE)
+    truth = np.sin(3 * z[:, 0]) + z[:, 1] ** 2
+    value = truth[index] + np.sqrt(noise) * rng.normal(size=len(index))
+    got = posterior(z, index, value, noise, "matern52")
+    with jax.enable_x64(True):
+        mean, var = map(np.asarray, dense(z, index, value, noise, "matern52"))
+    assert np.abs(got.mean - mean).max() < 0.02 * np.sqrt(VARIANCE)
+    assert np.abs(got.var - var).max() < 1e-4 * VARIANCE
+
+
 def test_the_order_of_observations_is_irrelevant():
     z, data = points(), observations(30, 400)
     order = np.random.default_rng(1).permutation(30)
