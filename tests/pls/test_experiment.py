@@ -53,11 +53,6 @@ def test_what_would_fail_later_is_one_line_and_exit_code_2(tmp_path):
     binaries.assert_refused("experiments.pls", cases, patterns, tmp_path)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_sound(name):
-    validate_experiment(PRESETS[name])
-
-
 def test_draws_matter_only_where_alpha_is_calibrated_with_them():
     few = dataclasses.replace(PRESETS["demo"].operation, draws=1)
     demo = dataclasses.replace(PRESETS["demo"], operation=few)
