@@ -74,7 +74,7 @@ def calibrate(
     check_range("num_draws", num_draws, low=1)
     allowed = allowed_failures(num_draws, config.delta, level)
     if allowed < 0:
-        needed = int(np.ceil(np.log(1 - level) / np.log1p(-config.delta)))
+        needed = draws_needed(config.delta, level)
         raise UserError(
             f"num_draws={num_draws} cannot show a frequency below delta={config.delta:g}: give at "
             f"least {needed}."
@@ -138,6 +138,11 @@ def allowed_failures(num: int, delta: float, level: float) -> int:
     # The limit is the beta quantile, so the count's is where the beta distribution is at `level`.
     kept = scipy.stats.beta.cdf(delta, counts + 1, num - counts) >= level
     return int(kept.sum()) - 1
+
+
+def draws_needed(delta: float, level: float) -> int:
+    """Returns the least number of draws that, with no failure, show a frequency below delta."""
+    return int(np.ceil(np.log(1 - level) / np.log1p(-delta)))
 
 
 def _upper(count: int, num: int, level: float) -> float:

@@ -12,7 +12,7 @@ from jaxsafe.core.config import field, leaves
 from jaxsafe.core.config import validate as validate_bounds
 from jaxsafe.data import dsrl
 from jaxsafe.pls import counting, dsrl_study, policy_config, promises, worlds
-from jaxsafe.pls.calibrate import allowed_failures
+from jaxsafe.pls.calibrate import allowed_failures, draws_needed
 from jaxsafe.pls.config import SearchConfig, validate
 from jaxsafe.pls.counting import Counting
 from jaxsafe.pls.dsrl_study import Dsrl
@@ -157,7 +157,7 @@ def _check_draws(experiment: Experiment) -> None:
     wanted = experiment.search.alpha == "calibrated" and experiment.search.alpha_value is None
     level = 0.95  # of `calibrate`
     if wanted and allowed_failures(draws, delta, level) < 0:
-        needed = math.ceil(math.log(1 - level) / math.log1p(-delta))
+        needed = draws_needed(delta, level)
         raise checks.UserError(
             f"operation.draws={draws} cannot show a frequency below search.delta={delta:g}: give "
             f"at least {needed}."
