@@ -88,7 +88,8 @@ def operate_all(
     Raises:
       UserError: as `seeds_of`, or alpha cannot be calibrated.
     """
-    operation, alpha = experiment.operation, None
+    operation = experiment.operation
+    alphas: dict[tuple[float, float], float] = {}
     for i, threshold in enumerate(operation.thresholds):
         key_seeds, *keys = jax.random.split(jax.random.fold_in(key, i), 1 + len(METHODS))
         seeds = seeds_of(experiment, world, policies, z, threshold, key_seeds)
@@ -107,9 +108,11 @@ def operate_all(
             else:
                 problem = problem_of(experiment, world, z, threshold, method)
                 if np.isnan(problem.alpha).any():
-                    # But for a shift the problem is the same at every threshold.
-                    alpha = alpha or calibrated(experiment, problem)
-                    problem = with_alpha(problem, alpha)
+                    # But for a shift and the cost's lengthscale the problem is the same at each.
+                    same = world.prior.cost_lengthscale_at(threshold)
+                    if same not in alphas:
+                        alphas[same] = calibrated(experiment, problem)
+                    problem = with_alpha(problem, alphas[same])
                 found = operate.run_searches(policies, own, world.task, seeds, problem, *common)
                 yield Operated(threshold, method, found, float(problem.alpha[-1, 1]))
 

@@ -57,12 +57,21 @@ class Targets:
 class Prior(NamedTuple):
     """What the model believes of one task; returns are in units of the data's greatest."""
 
-    cost_lengthscale: tuple[float, float]  # along R, and along G in units of cost
+    cost_lengthscale: tuple[float, float]  # along R, and along G in units of cost, at b = 10
     reward_lengthscale: tuple[float, float]
     cost_sd: float  # units of cost
     reward_sd: float
     episode_cost_sd: float  # of one episode's cost return
     episode_reward_sd: float
+    cost_growth: float = 0.0  # power of b that the cost's lengthscale grows with
+
+    def cost_lengthscale_at(self, threshold: float) -> tuple[float, float]:
+        """The cost's lengthscale for a search at this threshold.
+
+        A search has to know how costs bend near b: those that leave 0 bend more than higher ones.
+        """
+        factor = (threshold / 10.0) ** self.cost_growth
+        return factor * self.cost_lengthscale[0], factor * self.cost_lengthscale[1]
 
 
 # From fits (`gp.fit`) to the values of targets of policies of seeds 100 to 107, changed by hand
@@ -73,7 +82,7 @@ class Prior(NamedTuple):
 PRIORS = {
     "Circle-v0": Prior((0.2, 15.0), (0.3, 21.0), 13.0, 0.23, 4.0, 0.04),
     "Run-v0": Prior((0.09, 15.0), (0.12, 15.0), 16.0, 0.12, 1.5, 0.01),
-    "Hazard-v0": Prior((0.3, 26.0), (0.63, 45.0), 10.5, 0.38, 7.0, 0.15),
+    "Hazard-v0": Prior((0.3, 26.0), (0.63, 45.0), 10.5, 0.38, 7.0, 0.15, cost_growth=0.4),
 }
 WORLDS = tuple(PRIORS)
 
@@ -152,7 +161,8 @@ def believed(
 ) -> Problem:
     """Returns what a search is told that believes in `prior`: the cost's mean is the threshold.
 
-    Costs have no floor in it, so that but for the shift it is the same for every threshold.
+    Costs have no floor in it, so that but for the shift, and for the lengthscale where it grows, it
+    is the same for every threshold.
 
     Args:
       prior: the model, its returns in units of `greatest`.
@@ -168,7 +178,9 @@ def believed(
         grid,
         seed,
         threshold,
-        lengthscale=np.stack([prior.reward_lengthscale * unit, prior.cost_lengthscale * unit]),
+        lengthscale=np.stack(
+            [prior.reward_lengthscale * unit, prior.cost_lengthscale_at(threshold) * unit]
+        ),
         cost_sd=prior.cost_sd,
         reward_sd=prior.reward_sd * greatest,
         reward_mean=0.5 * greatest,

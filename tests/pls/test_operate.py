@@ -87,6 +87,19 @@ def test_the_problem_is_the_same_but_for_a_shift():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), shifted, b)
 
 
+def test_the_cost_s_lengthscale_grows_with_the_threshold_where_it_is_told_to():
+    prior = worlds.PRIORS["Run-v0"]._replace(cost_lengthscale=(0.2, 10.0), cost_growth=0.5)
+    np.testing.assert_allclose(prior.cost_lengthscale_at(40.0), (0.4, 20.0))
+    world = worlds.World(None, None, 100.0, prior)
+    z = worlds.grid(world, worlds.Targets(side=5, cost_side=5), (10.0,))
+    seed = worlds.seed_set(z, worlds.Targets(seed_high=0.5))
+    config = operate.method_config("pls", SMALL.search)
+    grown = worlds.problem(world, config, z, seed, 40.0)
+    longer = prior._replace(cost_lengthscale=(0.4, 20.0), cost_growth=0.0)
+    told = worlds.problem(world._replace(prior=longer), config, z, seed, 40.0)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), grown, told)
+
+
 @pytest.fixture
 def exact(monkeypatch):
     """Policies whose params `[S]` multiply their costs: return R, cost factor G, and noise of 1."""
