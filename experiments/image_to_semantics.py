@@ -11,57 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import source_policy
 from jaxsafe.core import launch, loop
 from jaxsafe.core.flags import RunOptions
 from jaxsafe.core.program import Stage
 from jaxsafe.core.run import Folder
-from jaxsafe.envs import uncertainty
 from jaxsafe.image_to_semantics import controllers, report, worlds
 from jaxsafe.image_to_semantics import experiment as experiments
 from jaxsafe.image_to_semantics import stages as stages_lib
 from jaxsafe.image_to_semantics.experiment import Experiment
-from jaxsafe.m2td3 import algorithm, train
-from jaxsafe.m2td3 import config as td3
-
-POLICY = "policy"  # the stage that trains one
-# Of the order of discounted returns; the reacher's are metres.
-_CRITIC_SCALE = {"reacher": 5.0, "hopper": 20.0, "half_cheetah": 20.0}
-
-
-def policy_config(experiment: Experiment) -> td3.Config:
-    """TD3 as M2TD3 has it: the set is a point, and its critics see no omega."""
-    how, envs = experiment.source, experiment.source.num_envs
-    return td3.Config(
-        method="td3",
-        total_steps=how.steps,
-        num_envs=envs,
-        updates_per_step=how.updates,
-        replay_capacity=4000 * envs,
-        batch_size=256,
-        hidden=how.hidden,
-        gamma=how.gamma,
-        critic_scale=_CRITIC_SCALE[experiment.data.world],
-        policy_noise=0.1,
-        noise_clip=0.2,
-        episode_steps=worlds.STEPS[experiment.data.world],
-    )
-
-
-def policy_stage(experiment: Experiment) -> Stage:
-    """Trains a policy on semantics in the source world."""
-    config, task = policy_config(experiment), worlds.make(experiment.data.world).task
-    # One that is a single number: some stand for all bodies, which differ.
-    name, leaf = next((n, leaf) for n, leaf in task.parameters.items() if None not in leaf.index)
-    nominal = float(np.asarray(getattr(task.model, leaf.field))[leaf.slices])
-    point = uncertainty.make_set(task, {name: (nominal, nominal)})
-
-    def result(run: train.Run) -> controllers.Controller:
-        world = run.learner.world
-        actor = algorithm.scored_actor(run.learner, config)
-        scales = world.obs_scale, world.action_low, world.action_high
-        return controllers.of_perceptron(actor, *scales)
-
-    return train.stage(POLICY, config, task, point, result)
 
 
 def stages(experiment: Experiment) -> list[Stage]:
@@ -73,7 +31,7 @@ def stages(experiment: Experiment) -> list[Stage]:
     if experiment.source.policy == "file":  # refused now, and not after hours
         _from_file(experiment)
     own = stages_lib.stages(experiment)
-    return [policy_stage(experiment), *own] if experiment.source.policy == "trained" else own
+    return [source_policy.stage(experiment), *own] if experiment.source.policy == "trained" else own
 
 
 def _from_file(experiment: Experiment) -> controllers.Controller:
@@ -84,7 +42,7 @@ def _results(experiment: Experiment, results: launch.Results) -> dict[str, Any]:
     """The translators' result, with the policies of all seeds."""
     mine = dict(results[stages_lib.NAME])
     if experiment.source.policy == "trained":
-        mine["controller"] = results[POLICY]
+        mine["controller"] = results[source_policy.NAME]
     if experiment.source.policy == "file":
         copies = len(mine["horizon"])
         one = _from_file(experiment)

@@ -19,7 +19,9 @@ HEAVY = {"transformers", "torch", "matplotlib", "mujoco", "brax", "gymnax", "gym
 # Sets of parameters, tasks and images of MuJoCo's models.
 NEEDED = {
     "jaxsafe": {"m2td3": {"mujoco"}},
-    "experiments": {name: {"mujoco"} for name in ("m2td3", "pls", "image_to_semantics")},
+    "experiments": dict.fromkeys(
+        ("m2td3", "pls", "image_to_semantics", "source_policy"), frozenset({"mujoco"})
+    ),
 }
 
 

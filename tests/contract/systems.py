@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import tsdi as tsdi_binary
+from experiments import tsdi_presets
 from jaxsafe import advantage_nas, lm, m2td3, pls, sacpo, tsdi
 from jaxsafe import image_to_semantics as i2s
 from jaxsafe.advantage_nas import experiment as advantage_nas_experiment
@@ -217,5 +217,5 @@ SYSTEMS = [
     System("m2td3", m2td3.PRESETS, m2td3_experiment.validate_experiment, _m2td3),
     System("pls", pls_experiment.PRESETS, pls_experiment.validate_experiment, _pls),
     System("sacpo", sacpo.PRESETS, sacpo_experiment.validate_experiment, _sacpo),
-    System("tsdi", tsdi_binary.PRESETS, tsdi_binary.validate, _tsdi),
+    System("tsdi", tsdi_presets.PRESETS, tsdi_presets.validate, _tsdi),
 ]

@@ -6,13 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import over_refusal, tsdi
+from experiments import over_refusal, tsdi_presets
 from jaxsafe.core.checks import UserError
 from jaxsafe.data.preferences import Pair
 from jaxsafe.sacpo import synthetic, variants
 from jaxsafe.tsdi.sources import refuses
 
-DEMO = tsdi.PRESETS["demo"]
+DEMO = tsdi_presets.PRESETS["demo"]
 ALIGN = dataclasses.replace(
     DEMO.align,
     task=synthetic.Task(prompts=80, held_out=10, demonstrations=200, pairs=400),

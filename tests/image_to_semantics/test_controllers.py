@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import image_to_semantics as binary
+from experiments import source_policy
 from jaxsafe import m2td3
 from jaxsafe.core.checks import UserError
 from jaxsafe.image_to_semantics import controllers, evaluate, worlds
@@ -26,7 +26,7 @@ def arm():
 @pytest.fixture(scope="module")
 def learnt(arm):
     """An actor of the binary's TD3, and what it is among arrays."""
-    config = binary.policy_config(Experiment())
+    config = source_policy.config_of(Experiment())
     task = arm.task
     world = m2td3.make_world(task.obs_scale, task.action_low, task.action_high, [1.0], [1.0])
     actor = jax.tree.map(lambda x: 3 * x, init_actor(jax.random.key(0), config, world))
@@ -87,7 +87,7 @@ def test_files_that_do_not_fit_are_refused(learnt, arm, tmp_path):
 def test_td3_solves_the_arm(arm):
     """Half of the default's steps: the return on fresh starts comes near the policy by hand."""
     experiment = Experiment()
-    stage = binary.policy_stage(experiment)
+    stage = source_policy.stage(experiment)
     run = jax.jit(stage.init)(jax.random.key(0))
     chunk = jax.jit(stage.chunk, static_argnums=2, donate_argnums=0)
     for first in range(0, 10_000, 2000):
@@ -102,5 +102,5 @@ def test_td3_solves_the_arm(arm):
 @pytest.mark.parametrize("name", ["reacher", "half_cheetah"])
 def test_a_policy_can_be_trained_in_worlds_whose_parameters_are_of_many_bodies(name):
     """The half-cheetah's first parameter, friction, is that of all its geoms."""
-    stage = binary.policy_stage(Experiment(data=Data(world=name), source=Source(num_envs=4)))
-    assert stage.num_steps == Source().steps and stage.name == binary.POLICY
+    stage = source_policy.stage(Experiment(data=Data(world=name), source=Source(num_envs=4)))
+    assert stage.num_steps == Source().steps and stage.name == source_policy.NAME
