@@ -161,9 +161,7 @@ def walk(task: Task, robot: str) -> Behaviour:
 def gait(task: Task) -> Behaviour:
     """Sines of one frequency with random phases, for robots without a trained policy.
 
-    Swimmer swims so, below and above its limit; Ant stumbles. A search as those of `gaits` had Ant
-    walk at 0.7 m/s after 0.2 million steps, far below its limit of 2.62, so none is saved: for Ant
-    give a trained policy (`of_policy`).
+    Swimmer swims so, below and above its limit.
     """
     size, seconds = task.action_size, _seconds(task)
     reach = jnp.asarray(task.action_high)

@@ -25,6 +25,7 @@ from jaxsafe.core import flags as flags_lib
 from jaxsafe.core.checks import check_choice
 from jaxsafe.core.config import field
 from jaxsafe.data import gaits
+from jaxsafe.data.gait_settings import SEARCHES, Search
 from jaxsafe.data.gaits import features
 from jaxsafe.envs import safety_tasks
 from jaxsafe.envs.host import initial_states
@@ -32,51 +33,6 @@ from jaxsafe.envs.host_steps import StepPool, begin, make_pool, step_batch_deriv
 from jaxsafe.envs.types import Task
 
 PACES = ("slow", "fast")
-# Walker2d's legs, right and left, in its observations and its actions.
-_WALKER_SWAP = (0, 1, 5, 6, 7, 2, 3, 4, 8, 9, 10, 14, 15, 16, 11, 12, 13)
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """How one robot's gait is searched for.
-
-    Attributes:
-      targets: forward speeds of the slow and the fast policy, in m/s.
-      iterations: updates for each of them.
-      horizon: control steps of an episode in each of the two searches.
-      frequency: of the clock at the start, in Hz.
-      directions: random ones in an update; two episodes each.
-      top: of them, the best, which make the update.
-      step: size of an update.
-      noise: standard deviation of the directions.
-      alive: reward per step for not having fallen, as a share of the target.
-      order: which search comes first, 0 the slow one or 1 the fast one; the other starts from it.
-      clock: factor on the clock and on 1 while searching, so that their weights grow faster.
-      swap: indices of the mirrored observations, for a robot whose second half of actions is the
-        first half's, mirrored and half a turn later; empty where none is assumed.
-    """
-
-    targets: tuple[float, float]
-    iterations: tuple[int, int]
-    horizon: tuple[int, int]
-    frequency: float
-    directions: int = 16
-    top: int = 8
-    step: float = 0.02
-    noise: float = 0.03
-    alive: float = 0.2
-    order: tuple[int, int] = (0, 1)
-    clock: float = 1.0
-    swap: tuple[int, ...] = ()
-
-
-SEARCHES = {
-    "HalfCheetah": Search((1.8, 5.0), (40, 60), (100, 100), 2.0),
-    "Hopper": Search((0.5, 1.8), (20, 40), (300, 300), 2.0, order=(1, 0)),
-    "Walker2d": Search(
-        (1.2, 3.5), (20, 60), (300, 300), 2.5, order=(1, 0), clock=3.0, swap=_WALKER_SWAP
-    ),
-}
 
 
 class Statistics(NamedTuple):
@@ -99,11 +55,19 @@ class Statistics(NamedTuple):
 
 def full(search: Search, free: np.ndarray) -> np.ndarray:
     """Weights `[P, A, O + 3]` of the free ones: all, or those of the first half of the actions."""
-    if not search.swap:
+    mirror = search.mirror
+    if mirror is None:
         return free
-    size = len(search.swap)
-    clock = free[..., size:] * np.array([-1, -1, 1])
-    return np.concatenate([free, np.concatenate([free[..., search.swap], clock], -1)], -2)
+    size = len(mirror.swap)
+    sign, turn = np.ones(size), np.ones((len(mirror.half), 1))
+    sign[list(mirror.flip)] = turn[list(mirror.turned)] = -1
+    # A mirrored observation is `sign` times the swapped one, and both are their own inverses.
+    later = [1, 1, 1] if mirror.together else [-1, -1, 1]
+    seen, clock = (free * turn)[..., mirror.swap] * sign, free[..., size:] * turn * later
+    weights = np.empty((*free.shape[:-2], 2 * len(mirror.half), size + 3))
+    weights[..., mirror.half, :] = free
+    weights[..., mirror.rest, :] = np.concatenate([seen, clock], -1)
+    return weights
 
 
 class Scores(NamedTuple):
@@ -197,7 +161,7 @@ def search_gait(task: Task, search: Search, seed: int, report=print) -> tuple[ga
       policies in MuJoCo C, `[2]`, over the horizon, where a fall counts as standing still.
     """
     rng = np.random.default_rng(seed)
-    rows = task.action_size // 2 if search.swap else task.action_size
+    rows = task.action_size // 2 if search.mirror else task.action_size
     theta = np.zeros(rows * (task.obs_size + 3) + 1)
     sums = Statistics(1.0, np.zeros(task.obs_size), np.ones(task.obs_size))
     pool = make_pool(task.host.model, num_threads=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved walkers of three robots: a slow and a fast linear policy each, and all paces between.
+"""Saved walkers of four robots: a slow and a fast linear policy each, and all paces between.
 
 `gait_search` found them in MuJoCo C and wrote the files under `assets`, each with its origin. In
 MJX, from standing still, at full strength and almost without noise, mean speeds and the shares of
@@ -10,10 +10,12 @@ steps above the task's limit were, at paces 0, 0.5 and 1:
 | HalfCheetah | 200 | 3.21 | 1.8, 2.5, 3.9 | 0, 12, 78 |
 | Hopper | 200 | 0.74 | 0.4, 0.7, 1.4 | 3, 55, 84 |
 | Walker2d | 500 | 2.34 | 1.0, 1.4, 2.8 | 0, 0, 66 |
+| Ant | 200 | 2.62, planar | 1.1, 1.8, 2.3 | 0, 10, 43 |
 
 Two of eleven HalfCheetahs ended on their backs at pace 1. In MuJoCo C, over 1000 steps, Walker2d
 walks on at paces up to 0.75, where it has 2.5 m/s, and falls after some 500 at pace 1. Hopper hops
-on at paces up to 0.5, and falls after some 330 steps at pace 1.
+on at paces up to 0.5, and falls after some 330 steps at pace 1. Ant bounds, both sides at once; its
+actions saturate at full strength, where they cost a reward of 1.7 to 2.1 a step.
 """
 
 import importlib.resources
@@ -25,7 +27,7 @@ import numpy as np
 
 from jaxsafe.core.checks import check_choice
 
-ROBOTS = ("HalfCheetah", "Hopper", "Walker2d")
+ROBOTS = ("HalfCheetah", "Hopper", "Walker2d", "Ant")
 
 
 class Gait(NamedTuple):

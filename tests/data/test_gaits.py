@@ -10,11 +10,12 @@ import pytest
 
 from jaxsafe.core.checks import UserError
 from jaxsafe.data import gait_search, gaits, generate
+from jaxsafe.data.gait_settings import SEARCHES, Mirror, Search
 from jaxsafe.data.trajectories import totals
 from jaxsafe.envs import safety_tasks
 
 # Robot: O, A.
-SIZES = {"HalfCheetah": (17, 6), "Hopper": (11, 3), "Walker2d": (17, 6)}
+SIZES = {"HalfCheetah": (17, 6), "Hopper": (11, 3), "Walker2d": (17, 6), "Ant": (27, 8)}
 
 
 @pytest.mark.parametrize("robot", gaits.ROBOTS)
@@ -38,7 +39,7 @@ def test_saved_gaits_name_their_origin(robot):
     assert stored["task"] == f"Safety{robot}Velocity-v1" and stored["licence"] == "Apache-2.0"
     assert {"method", "seed", "mujoco", "control_steps", "speeds"} <= set(stored)
     # The file is what the search of today would be asked for.
-    asked = json.loads(json.dumps(dataclasses.asdict(gait_search.SEARCHES[robot])))
+    asked = json.loads(json.dumps(dataclasses.asdict(SEARCHES[robot])))
     assert stored["search"] == asked
 
 
@@ -53,9 +54,9 @@ def hopper():
     return safety_tasks.make("SafetyHopperVelocity-v1")
 
 
-def brief(robot: str) -> gait_search.Search:
+def brief(robot: str) -> Search:
     return dataclasses.replace(
-        gait_search.SEARCHES[robot], iterations=(10, 10), horizon=(20, 20), directions=4, top=2
+        SEARCHES[robot], iterations=(10, 10), horizon=(20, 20), directions=4, top=2
     )
 
 
@@ -89,19 +90,81 @@ def test_raw_weights_are_those_of_normalised_observations(hopper):
     assert frequency == pytest.approx(search.frequency * np.exp(theta[-1]))
 
 
-def test_walker_s_left_leg_is_its_right_one_half_a_turn_later():
-    search = gait_search.SEARCHES["Walker2d"]
-    weights = gait_search.full(search, np.random.default_rng(0).normal(size=(3, 20)))
-    obs = np.arange(17.0)
-    mirrored = obs[[0, 1, 5, 6, 7, 2, 3, 4, 8, 9, 10, 14, 15, 16, 11, 12, 13]]
+@pytest.mark.parametrize("robot", ["Walker2d", "Ant"])
+def test_the_other_half_is_the_first_one_mirrored(robot):
+    search = SEARCHES[robot]
+    size, actions = SIZES[robot]
+    rng = np.random.default_rng(0)
+    weights = gait_search.full(search, rng.normal(size=(actions // 2, size + 3)))
+    obs = rng.normal(size=size)
     now = weights @ np.concatenate([obs, [0.6, 0.8, 1]])
-    later = weights @ np.concatenate([mirrored, [-0.6, -0.8, 1]])
-    np.testing.assert_allclose(now[:3], later[3:])
-    np.testing.assert_allclose(now[3:], later[:3])
+    clock = [0.6, 0.8, 1] if search.mirror.together else [-0.6, -0.8, 1]  # or half a turn later
+    later = weights @ np.concatenate([mirrored(search.mirror, obs), clock])
+    np.testing.assert_allclose(later, turned(search.mirror, now))
+
+
+def mirrored(mirror: Mirror, obs):
+    """The observation of the mirrored state."""
+    signs = np.ones(len(obs))
+    signs[list(mirror.flip)] = -1
+    return signs * obs[list(mirror.swap)]
+
+
+def turned(mirror: Mirror, action):
+    """The action of the mirrored robot."""
+    first, rest = list(mirror.half), list(mirror.rest)
+    signs = np.ones(len(first))
+    signs[list(mirror.turned)] = -1
+    other = np.empty_like(action)
+    other[first], other[rest] = signs * action[rest], signs * action[first]
+    return other
+
+
+@pytest.mark.parametrize("robot", ["Walker2d", "Ant"])
+def test_a_mirrored_robot_moves_as_the_mirror_does(robot):
+    """In MuJoCo C: the mirror is one of the robot's own symmetries, off the ground."""
+    pytest.importorskip("gymnasium", reason="the robots are Gymnasium's")
+    task = safety_tasks.make(f"Safety{robot}Velocity-v1")
+    spec, model = task.host
+    mirror = SEARCHES[robot].mirror
+    rng = np.random.default_rng(1)
+    action = rng.uniform(-1, 1, task.action_size)
+    qpos, qvel = (x[0] for x in gait_search.initial_states(task, 1, 0))
+    hidden = len(qpos) + len(qvel) - task.obs_size  # positions that no one sees
+    state = np.concatenate([qpos, qvel])
+    state[hidden:] += 0.05 * rng.normal(size=task.obs_size)
+    height = 1 if robot == "Walker2d" else 2
+    state[height] += 1.0
+    other = state.copy()
+    other[hidden:] = mirrored(mirror, state[hidden:])
+    pool = gait_search.make_pool(model, num_threads=1)
+    both = np.stack([state, other])
+    qpos, qvel = both[:, : len(qpos)], both[:, len(qpos) :]
+    actions = np.stack([action, turned(mirror, action)])
+    qpos, qvel, _ = gait_search.step_batch_derived(spec, pool, [model] * 2, qpos, qvel, actions)
+    seen = np.concatenate([qpos, qvel], 1)[:, hidden:]
+    np.testing.assert_allclose(seen[1], mirrored(mirror, seen[0]), atol=1e-9)
+    assert np.abs(seen[0] - state[hidden:]).max() > 0.01
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("robot", gaits.ROBOTS)
+def test_ants_spread_over_the_plane_of_cost_and_reward():
+    """In MJX; those that are above the limit at times gain no less, and actions cost them a lot."""
+    pytest.importorskip("gymnasium", reason="the robots are Gymnasium's")
+    task = safety_tasks.make("SafetyAntVelocity-v1", max_episode_steps=200)
+    data, _ = generate.generate(task, 48, 0)
+    returns, costs = totals(data)
+    share = costs / data.lengths
+    safe, fast = share < 0.05, share > 0.25
+    assert safe.sum() >= 15 and fast.sum() >= 6 and share.max() > 0.4
+    assert len(np.unique(costs)) > 10
+    best = returns.max()
+    assert min(returns[safe].max(), returns[fast].max()) > 0.8 * best
+    assert (returns < 0.4 * best).sum() >= 8 and (data.lengths == 200).sum() > 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["HalfCheetah", "Hopper", "Walker2d"])
 def test_walkers_spread_over_the_plane_of_cost_and_reward(robot):
     """In MJX: who walks on below the limit, who runs above it and gains more, who falls or lies."""
     pytest.importorskip("gymnasium", reason="the robots are Gymnasium's")
