@@ -16,16 +16,17 @@ DEMO := runs/m2td3-demo
 DEMO_FLAGS = $(if $(wildcard $(DEMO)/summary.json),--mode=eval,$(if $(wildcard \
 	$(DEMO)/config.json),--resume,--preset=demo))
 
-# Runs pytest on the tests selected by $(1), then, in a process of its own, on those of them that need
-# eight host devices. A file stays with one process, so its programs compile once. Fails where either fails; only the second may find nothing to do (status 5).
+# Runs pytest on the tests selected by $(1), then, in processes of their own, on those of them that
+# need eight host devices. A file stays with one process, so its programs compile once. Fails where
+# either fails; only the second may find nothing to do (status 5).
 EIGHT := --xla_force_host_platform_device_count=8
 define run_tests
 @failed=0; \
 echo "pytest -m \"$(1) and not device8\""; \
 $(BIN) -m pytest -n "$(WORKERS)" --dist loadfile -m "$(1) and not device8" || failed=1; \
 echo "pytest -m \"$(1) and device8\", on eight host devices"; \
-XLA_FLAGS="$${XLA_FLAGS:+$$XLA_FLAGS }$(EIGHT)" $(BIN) -m pytest -m "$(1) and device8" \
-  || [ $$? -eq 5 ] || failed=1; \
+XLA_FLAGS="$${XLA_FLAGS:+$$XLA_FLAGS }$(EIGHT)" $(BIN) -m pytest -n "$(WORKERS)" --dist loadfile \
+  -m "$(1) and device8" || [ $$? -eq 5 ] || failed=1; \
 exit $$failed
 endef
 
@@ -40,6 +41,8 @@ test test-slow test-gpu: export JAX_COMPILATION_CACHE_DIR ?= $(or \
 	$(XDG_CACHE_HOME),$(HOME)/.cache)/jaxsafe/xla
 test test-slow test-gpu: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 test test-slow: export JAX_PLATFORMS ?= cpu
+# Most of their time goes into compiling; the slow ones run long and are compiled as users have it.
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | \

@@ -34,6 +34,7 @@ def worker(name, *small):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_m2td3_updates_times_seeds_together_and_in_turn():
     rows = worker("m2td3_updates", "--seeds=1,8", "--repeats=1")
     ours = [(row["what"], row["seeds"]) for row in rows if row["what"].startswith("jaxsafe")]
@@ -82,6 +83,7 @@ def test_image_to_semantics_times_every_kernel():
         assert (row["compile_s"] > 0) == (row["by"] == "jaxsafe")
 
 
+@pytest.mark.slow
 def test_pls_search_times_every_engine_there_is():
     small = ("--observations=2,4", "--side=6", "--repeats=2", "--seeds=3,5", "--steps=2")
     rows = worker("pls_search", *small)
@@ -161,6 +163,7 @@ def test_games_are_draws_of_the_process():
         assert game.seed.sum() == 1 and game.truth[1, game.first] == game.truth[1].min()
 
 
+@pytest.mark.slow
 def test_cdt_times_training_and_rollouts_of_every_engine_there_is():
     small = ("--batches=2", "--episodes=1,3", "--length=11", "--width=16", "--repeats=1")
     rows = worker("cdt", *small)

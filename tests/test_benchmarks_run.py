@@ -147,6 +147,14 @@ def test_the_committed_page_is_made_of_the_committed_results():
     assert committed == kernels.page(found, missing), "python -m benchmarks.run --tables writes it"
 
 
+@pytest.mark.parametrize("name", kernels.KERNELS)
+def test_committed_rows_of_ours_have_memory_and_a_line_of_sizes(name):
+    kernel = kernels.KERNELS[name]
+    ours = [row for row in kernels.read([name])[name]["rows"] if kernels.is_ours(row, kernel)]
+    assert sum(row.get("temporary_mb") is not None for row in ours) > len(ours) / 2
+    assert kernels.scaling(ours, kernel)
+
+
 def test_scaling_is_the_rate_by_size_of_rows_alike_in_all_else():
     kernel = kernels.Kernel("steps/s", "batch", "by")
     rows = [

@@ -29,9 +29,12 @@ def tree(tmp_path):
     return folder
 
 
+OUTER = ("MAKE", "MFLAGS", "PYTHON", "JAX_")
+
+
 def make(tree, *arguments, **env):
     """Runs make as a user would: from elsewhere, without what an outer make left behind."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(OUTER)}
     command = ["make", "--no-print-directory", "-C", str(tree), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=ours | env, cwd=tree.parent)
 
@@ -128,7 +131,8 @@ def test_new_python_makes_the_venv(tree, found):
 )
 def test_tests_fail_where_either_process_fails(tree, target, main, devices, good):
     log = tree / "log"
-    set_up(tree, f'echo "$* $XLA_FLAGS" >> "{log}"\n')
+    told = "${JAX_DISABLE_MOST_OPTIMIZATIONS:-0} $* $XLA_FLAGS"
+    set_up(tree, f'echo "{told}" >> "{log}"\n')
     with (tree / ".venv" / "bin" / "python").open("a") as file:
         file.write(f'case "$*" in *"not device8"*) exit {main};; *) exit {devices};; esac\n')
     done = make(tree, target, XLA_FLAGS="--mine")
@@ -137,3 +141,5 @@ def test_tests_fail_where_either_process_fails(tree, target, main, devices, good
     assert "-n 2" in first and first.endswith("not device8 --mine")
     assert second.endswith("and device8 --mine --xla_force_host_platform_device_count=8")
     assert ("not slow" in first) == ("not slow" in second) == (target == "test")
+    # The slow ones are compiled as users have it.
+    assert all(line[0] == ("1" if target == "test" else "0") for line in (first, second))

@@ -110,11 +110,16 @@ class Folder:
                 file.writelines(f"{now} {line}\n" for line in text.splitlines())
 
 
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file atomically; what a kill leaves beside it, the next write takes away."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON atomically."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_record(path: pathlib.Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsafe.core import run
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.config import config_hash
 from jaxsafe.pls.config import SearchConfig
@@ -226,9 +227,7 @@ def write_seeds(path: pathlib.Path, problem: Problem, costs: np.ndarray) -> None
     places = np.flatnonzero(problem.seed).tolist()
     for place, episodes in zip(places, costs.tolist(), strict=True):
         writer.writerows([place, *episode] for episode in episodes)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue(), encoding="ascii")
-    os.replace(temporary, path)
+    run.write_text(path, text.getvalue())
 
 
 def read_seeds(path: pathlib.Path, problem: Problem) -> np.ndarray:

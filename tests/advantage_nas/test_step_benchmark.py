@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark of a search step runs, at a size that measures nothing."""
 
+import pytest
+
 from tests.test_benchmarks import worker
 
 
+@pytest.mark.slow
 def test_it_times_every_engine_there_is_on_the_same_architectures():
     small = ("--sizes=2x1x2", "--image=4", "--repeats=1", "--chunk=2", "--forms=scan", "--dense=")
     rows = worker("advantage_nas_step", *small)

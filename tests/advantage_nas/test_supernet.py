@@ -38,15 +38,23 @@ def gradients(network, weights, gates, choice, batch, half="both"):
     return jax.value_and_grad(value, (0, 1))(weights, gates)
 
 
+FORMS = [{}, {"form": "scan"}, {"native": True}, {"form": "dense"}]
+
+
 def close(mine, theirs, atol):
     scale = max(1.0, *(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=scale * atol), mine, theirs)
 
 
 @pytest.mark.parametrize(
-    ("x64", "atol"), [(True, 1e-10), pytest.param(False, 5e-6, marks=pytest.mark.slow)]
+    ("x64", "atol", "forms"),
+    [
+        (True, 1e-10, [{"form": "scan"}]),  # each takes half a minute to compile
+        pytest.param(True, 1e-10, FORMS, marks=pytest.mark.slow),
+        pytest.param(False, 5e-6, FORMS, marks=pytest.mark.slow),
+    ],
 )
-def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol):
+def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol, forms):
     with jax.enable_x64(x64):
         dtype = jnp.float64 if x64 else jnp.float32
         batch, gates = draw(dtype=dtype), jnp.linspace(0.8, 1.2, 6, dtype=dtype)
@@ -57,7 +65,7 @@ def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol):
             weights, mixture
         )
         dgates = dmix[np.arange(6), CHOICE]
-        for changes in ({}, {"form": "scan"}, {"native": True}, {"form": "dense"}):
+        for changes in forms:
             skeleton = dataclasses.replace(SMALL, **changes)
             network = image_network(nas_bench_201(native=skeleton.native), skeleton)
             run = jax.jit(

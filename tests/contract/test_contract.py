@@ -237,10 +237,10 @@ def test_a_seed_repeats_and_two_seeds_differ(system: System):
 def test_no_key_is_used_twice(system: System):
     """The checker is on in every test; here it is shown to be, and to see into the update."""
     assert jax.config.jax_debug_key_reuse
-    k = kit(system.name)
-    state, batch = k.start()
+    fresh = Kit(kit(system.name).small)
+    state, batch = fresh.start()
     for _ in range(2):
-        state, _ = k.small.update(state, batch, k.small.config)
+        state, _ = fresh.update(state, batch)
 
     def careless(key):
         return jax.random.normal(key) + jax.random.uniform(key)

@@ -73,6 +73,7 @@ def test_the_summary_is_the_mean_of_the_rows(finished):
             assert row["labels"] == labels[row["method"]](row["annotations"])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_writes_the_same_rows(finished, tmp_path):
     out = tmp_path / "run"
     binaries.kill_and_resume(MODULE, SMALL, out, [(3, 9), (12, 20)], random.Random(3))

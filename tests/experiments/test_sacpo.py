@@ -100,6 +100,7 @@ def test_a_finished_run_takes_further_ratios(finished, tmp_path):
     assert {"safe@0.5", "safe_helpful@0.5", "p_sacpo@0.5:0.5", "p_sacpo@0.25:0.5"} <= names
 
 
+@pytest.mark.slow
 def test_files_of_pairs_train_too(finished, tmp_path):
     """From a folder that a run left; its pairs are of the synthetic task."""
     from jaxsafe.sacpo import synthetic
