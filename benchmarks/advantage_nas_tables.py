@@ -19,7 +19,7 @@ def queries(rows: Sequence[dict]) -> list[dict]:
 
 def steps(rows: Sequence[dict]) -> list[dict]:
     """Search steps a second, and ratios of rates."""
-    keys = ("cores", "size", "edges")
+    keys = ("cores", "size", "batch", "edges")
     ours = ("jaxsafe, scan", "jaxsafe, scan, 2 devices")
     ratios = [(name, "PyTorch GDAS") for name in ours]
     ratios.append(("jaxsafe, scan", "PyTorch GDAS, lean"))

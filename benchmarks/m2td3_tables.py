@@ -120,12 +120,11 @@ def updates(rows: Sequence[dict]) -> list[dict]:
 
 def evaluation(rows: Sequence[dict]) -> list[dict]:
     """Environment steps a second while a policy is scored on a grid."""
-    return side_by_side(rows, KERNELS["grid_evaluation"], ("cores",))
+    return side_by_side(rows, KERNELS["grid_evaluation"], ("cores", "batch"))
 
 
 def steps(rows: Sequence[dict]) -> list[dict]:
-    """Environment steps a second of worlds side by side, few and many."""
-    rows = [row for row in rows if row["worlds"] in (16, 1024)]
+    """Environment steps a second of worlds side by side."""
     keys = ("cores", "worlds", "actions")
     return side_by_side(rows, KERNELS["mjx_steps"], keys, ratios=[("MJX", "MuJoCo C")])
 

@@ -15,8 +15,8 @@ that is overrun by r, at the speed r', has the impedance d(r), asks for the acce
 problem has four cases, so it is solved here without iterations. Integration is Runge-Kutta's of
 order four.
 
-In a batch of 256 it takes 4.0 million control steps a second on one core and 2.9 million on two
-(they are too short to be shared out): 36 and 25 times as many as MJX, by
+In a batch of 256 it takes 3.9 million control steps a second on one core and 3.4 million on two
+(they are too short to be shared out): 34 and 31 times as many as MJX, by
 `benchmarks.grid_evaluation`.
 """
 
