@@ -141,6 +141,7 @@ def test_non_finite_state_terminates(pendulum, compiled_step):
     np.testing.assert_array_equal(ended, [False, True, True, True])
 
 
+@pytest.mark.slow
 def test_step_without_jit_equals_step_with_jit(pendulum, compiled_step):
     task, _ = pendulum
     state, action = start(0.01, -0.02, 0.1, 0.2), jnp.array([0.7])

@@ -167,6 +167,7 @@ def summaries(world: World, height: int, seed: int) -> tuple[np.ndarray, np.ndar
     return summary(np.stack(rewards, -1), np.stack(heights, -1)), theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", params(FAMILIES))
 def test_statistics_of_long_episodes_equal_mujoco_c(family):
     """Differences of paired episodes are within four of their standard errors of nothing.

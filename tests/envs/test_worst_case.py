@@ -262,6 +262,7 @@ def mjx_pendulum(pendulum):
     return jax.device_get(jax.jit(jax.vmap(run))(gains))
 
 
+@pytest.mark.slow
 def test_known_controller_attains_the_ceiling_in_mjx(mjx_pendulum):
     assert mjx_pendulum.values.shape == (3, 4)
     for name in ("worst", "average", "cvar", "refined"):
@@ -269,6 +270,7 @@ def test_known_controller_attains_the_ceiling_in_mjx(mjx_pendulum):
         assert holds == 1000 and weak < 1000, name
 
 
+@pytest.mark.slow
 def test_a_nan_policy_is_not_hidden_in_mjx(mjx_pendulum):
     for name in ("worst", "average", "cvar", "refined", "gap"):
         assert np.isnan(getattr(mjx_pendulum, name)).tolist() == [False, True, False], name

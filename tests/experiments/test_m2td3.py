@@ -76,6 +76,7 @@ def kill_and_resume(out, moments):
     binaries.kill_and_resume(MODULE, SMALL, out, moments, random.Random(11))
 
 
+@pytest.mark.slow
 def test_killed_once_and_resumed_it_writes_the_same_rows(finished, tmp_path):
     kill_and_resume(tmp_path / "run", [(4, 18)])
     assert_same_rows(tmp_path / "run", finished)

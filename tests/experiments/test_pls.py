@@ -89,6 +89,7 @@ def test_eval_searches_again_and_render_films_it(finished, tmp_path):
     assert snapshot(out / "checkpoints") == before
 
 
+@pytest.mark.slow
 def test_a_count_is_whole_after_a_kill(tmp_path):
     done = binaries.run(MODULE, *COUNT, f"--out={tmp_path / 'whole'}")
     assert done.returncode == 0, done.stderr

@@ -151,6 +151,7 @@ def test_a_stage_may_be_kto(losses, tmp_path):
     assert {"sft", "helpful", "helpful_safe@0.25"} <= {row["policy"] for row in summary}
 
 
+@pytest.mark.slow
 def test_a_stage_that_trains_adapters_goes_on_where_it_was_stopped(finished, tmp_path):
     """It writes the merged model and the adapter; what it started from is as it was."""
     out = tmp_path / "run"

@@ -95,7 +95,7 @@ CASES = [
     Case("m2td3", "m2td3_analytic", ANALYTIC, slow=True),
     Case("pls", "pls", test_pls.SMALL),
     Case("sacpo", "sacpo", test_sacpo.SMALL, slow=True),
-    Case("tsdi", "tsdi_folders", TABLE, more=two_models),
+    Case("tsdi", "tsdi_folders", TABLE, slow=True, more=two_models),
     Case("tsdi", "tsdi", test_tsdi.SMALL, scored=False, slow=True),
     Case("advantage_nas", "advantage_nas", test_advantage_nas.TOY),
     Case("image_to_semantics", "i2s_one_method", ONE_METHOD, slow=True),

@@ -64,6 +64,7 @@ def test_m2td3_reaches_the_minimax_action_with_both_worst_cases_found():
         assert np.min(np.abs(w - 1.0)) < 0.1 and np.min(np.abs(w - 5 / 32)) < 0.1
 
 
+@pytest.mark.slow
 def test_domain_randomisation_and_td3_reach_their_own_optima():
     actions, _ = solve("dr_td3", num_seeds=2)
     np.testing.assert_allclose(actions, 19 / 30, atol=0.03)

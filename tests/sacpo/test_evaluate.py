@@ -109,6 +109,7 @@ def test_plans_fit_data_and_loss_to_each_other():
             train.plan(MODEL, stage, data)
 
 
+@pytest.mark.slow
 def test_a_stage_learns_what_it_is_shown():
     """Tens of updates of each loss raise its accuracy on its own data."""
     for loss in ("dpo", "ipo", "kto"):
