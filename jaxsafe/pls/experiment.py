@@ -131,7 +131,8 @@ def validate_experiment(experiment: Experiment) -> None:
     least = min(operation.thresholds)
     if least <= 0:
         raise checks.UserError("operation.thresholds holds 0: give costs above it.")
-    _check_finite("operation", operation)
+    if not math.isfinite(max(operation.thresholds)):
+        raise checks.UserError("operation.thresholds holds inf: give finite values.")
     if operation.reserve >= least:
         raise checks.UserError(
             f"operation.reserve={operation.reserve:g} leaves nothing of the threshold {least:g}: "

@@ -16,6 +16,7 @@ from jaxsafe.core.checks import UserError
 
 SMALL = Skeleton(image=(8, 8, 3), classes=5, channels=4, cells=2)
 CHOICE = np.array([2, 0, 3, 1, 2, 2])
+FORMS = [{}, {"form": "scan"}, {"native": True}, {"form": "dense"}]
 
 
 def draw(skeleton=SMALL, batch=6, dtype=jnp.float32, seed=0):
@@ -36,9 +37,6 @@ def gradients(network, weights, gates, choice, batch, half="both"):
         return network.loss(weights, gates, choice, batch, half)[0]
 
     return jax.value_and_grad(value, (0, 1))(weights, gates)
-
-
-FORMS = [{}, {"form": "scan"}, {"native": True}, {"form": "dense"}]
 
 
 def close(mine, theirs, atol):

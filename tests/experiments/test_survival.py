@@ -47,7 +47,7 @@ class Case(NamedTuple):
       unbroken: of the run never stopped, by which other tests share it.
       arguments: of both.
       scored: whether scoring is compared too, not the training alone.
-      slow: whether its seven starts take more than a minute of a core.
+      slow: whether its seven starts take about a minute of a core, or more.
       more: makes what it reads, once for all tests; returns arguments that name it.
     """
 
