@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
+from jax import lax
+from jax.sharding import PartitionSpec
 
+from jaxsafe.core import parallel
 from jaxsafe.core.checks import UserError, check_choice, check_range
 from jaxsafe.core.stats import clopper_pearson
 from jaxsafe.pls import simulate
@@ -50,7 +53,7 @@ def calibrate(
     random_seed: bool = False,
     level: float = 0.95,
     num_halvings: int = 8,
-    batch_size: int = 50,
+    batch_size: int | None = None,
 ) -> Calibration:
     """Returns the least constant alpha whose searches keep the promise; `key` is consumed.
 
@@ -65,7 +68,8 @@ def calibrate(
         problem's, and only functions that are safe there are drawn.
       level: one-sided confidence of the frequency's upper limit.
       num_halvings: of the interval that alpha lies in.
-      batch_size: searches side by side.
+      batch_size: searches side by side on each of this process's devices; by default one on a CPU,
+        whose caches hold no more, and 50 elsewhere.
 
     Raises:
       UserError: too few draws for delta, or none is safe on the seed set.
@@ -79,15 +83,13 @@ def calibrate(
             f"num_draws={num_draws} cannot show a frequency below delta={config.delta:g}: give at "
             f"least {needed}."
         )
-    failures = _counter(key, problem, config, num_draws, criterion, random_seed, batch_size)
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == "cpu" else 50
+    groups, words = _groups(key, problem, config, num_draws, random_seed)
+    failures = _counter(groups, words, problem, config, criterion, allowed, batch_size)
     size = problem.grid.shape[0]
     low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
-    count = failures(high)
-    if count > allowed:
-        raise UserError(
-            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
-            "delta, or give an alpha_value."
-        )
+    count: int | None = None
     for _ in range(num_halvings):
         middle = (low + high) / 2
         fails = failures(middle)
@@ -95,19 +97,23 @@ def calibrate(
             high, count = middle, fails
         else:
             low = middle
+    if count is None:
+        count = failures(high)
+    if count > allowed:
+        raise UserError(
+            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
+            "delta, or give an alpha_value."
+        )
     return Calibration(high, count, num_draws, _upper(count, num_draws, level))
 
 
-def _counter(
-    key: jax.Array,
-    problem: Problem,
-    config: SearchConfig,
-    num_draws: int,
-    criterion: str,
-    random_seed: bool,
-    batch_size: int,
-) -> Callable[[float], int]:
-    """Returns the failures of an alpha, of the lengthscale that fails most; `key` is consumed."""
+def _groups(
+    key: jax.Array, problem: Problem, config: SearchConfig, num_draws: int, random_seed: bool
+) -> tuple[list[simulate.World], jax.Array]:
+    """Returns functions for each lengthscale factor, and keys `[N]` of their noise, as words.
+
+    `key` is consumed.
+    """
     key_truth, key_noise = jax.random.split(key)
     groups = [
         _draw(k, problem, config, factor, num_draws, random_seed)
@@ -117,19 +123,61 @@ def _counter(
             strict=True,
         )
     ]
-    words = jax.random.key_data(jax.random.split(key_noise, num_draws))
+    return groups, jax.random.key_data(jax.random.split(key_noise, num_draws))
 
-    @jax.jit
-    def failing(alpha, worlds, words, problem):
-        def one(item):
-            world, word = item
-            key = jax.random.wrap_key_data(word)
-            outcome = simulate.play(key, world, with_alpha(problem, alpha), config)
-            return (outcome.unsafe if criterion == "evaluations" else outcome.escaped).any()
 
-        return jax.lax.map(one, (worlds, words), batch_size=batch_size).sum()
+def _counter(
+    groups: list[simulate.World],
+    words: jax.Array,
+    problem: Problem,
+    config: SearchConfig,
+    criterion: str,
+    allowed: int,
+    batch_size: int,
+) -> Callable[[float], int]:
+    """Returns the failures of an alpha, of the lengthscale that fails most.
 
-    return lambda alpha: max(int(failing(alpha, worlds, words, problem)) for worlds in groups)
+    Above `allowed` they are not all counted: such an alpha is too small in any case.
+    """
+
+    def one(item: tuple[simulate.World, jax.Array], problem: Problem) -> jax.Array:
+        key = jax.random.wrap_key_data(item[1])
+        outcome = simulate.play(key, item[0], problem, config)
+        return (outcome.unsafe if criterion == "evaluations" else outcome.escaped).any()
+
+    mesh = parallel.own_mesh(words.shape[0])
+    axis = parallel.SEED_AXIS
+
+    def part(items: tuple[simulate.World, jax.Array], problem: Problem) -> jax.Array:
+        """Failures `[]` of all devices' searches, each device's block by block."""
+        size = items[1].shape[0]
+        several = jax.vmap(one, in_axes=(0, None))
+
+        def block(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            first, failures = carry
+            places = first + jnp.arange(batch_size)
+            if batch_size == 1:  # a batch of one is slower than no batch
+                failed = one(jax.tree.map(lambda x: x[first], items), problem)
+            else:
+                failed = several(jax.tree.map(lambda x: x[places], items), problem)
+            new = (failed & (places < size)).sum(dtype=jnp.int32)
+            return first + batch_size, failures + lax.psum(new, axis)
+
+        def going(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return (carry[0] < size) & (carry[1] <= allowed)
+
+        return lax.while_loop(going, block, (jnp.int32(0), jnp.int32(0)))[1]
+
+    specs = PartitionSpec(axis), PartitionSpec()
+    program = jax.jit(
+        jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)
+    )
+
+    def failures(alpha: float) -> int:
+        told = with_alpha(problem, alpha)
+        return max(int(program((worlds, words), told)) for worlds in groups)
+
+    return failures
 
 
 def allowed_failures(num: int, delta: float, level: float) -> int:

@@ -37,4 +37,4 @@ class Operation:
         low=0,
     )
     draws: int = field(300, "Functions by which alpha is calibrated.", low=1)
-    batch: int = field(10, "Targets whose episodes run side by side; a GPU holds more.", low=1)
+    batch: int = field(5, "Targets whose episodes run side by side; a GPU holds more.", low=1)

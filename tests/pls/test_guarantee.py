@@ -2,18 +2,21 @@
 """The counter of promises and the calibration, at sizes of seconds."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from jaxsafe import pls
+from jaxsafe.core import parallel
 from jaxsafe.core.checks import UserError
 from jaxsafe.core.stats import clopper_pearson
 from jaxsafe.pls import counting, guarantee, simulate
 from jaxsafe.pls.calibrate import allowed_failures
 from jaxsafe.pls.counting import Counting
 
+calibrate = sys.modules["jaxsafe.pls.calibrate"]  # the package has a function of this name
 COARSE = guarantee.Study(side=15)
 CONFIG = pls.SearchConfig(explore_steps=6, reward_steps=6, expander="none")
 NUM = 100
@@ -162,6 +165,47 @@ def test_calibration_on_a_given_seed_set_draws_functions_safe_there():
         jax.random.key(1), problem.replace(seed=seed), config, num_draws=50, num_halvings=3
     )
     assert found.upper <= 0.2
+
+
+def calibrated(**changes):
+    config = dataclasses.replace(CONFIG, alpha="calibrated", lengthscale_factors=(0.7, 1.0))
+    problem = guarantee.make(COARSE, config)
+    how = {"num_draws": 64, "random_seed": True, "num_halvings": 6} | changes
+    return pls.calibrate(jax.random.key(3), problem, config, **how)
+
+
+def test_a_calibration_counts_no_further_than_it_must_and_its_batches_do_not_matter(monkeypatch):
+    """Beside halvings whose counts are all that fail, of which none is refused."""
+    found, asked, ends = calibrated(), {}, {}
+
+    def exact(*args):
+        *others, _, batch_size = args
+        ends[batch_size] = counter(*args)(1.0)
+        count = counter(*others, 64, batch_size)
+        return lambda alpha: asked.setdefault(alpha, count(alpha))
+
+    counter = calibrate._counter
+    monkeypatch.setattr(calibrate, "_counter", exact)
+    assert calibrated(batch_size=7) == found == calibrated(batch_size=1)
+    allowed = allowed_failures(64, 0.1, 0.95)
+    assert max(asked.values()) > 3 * allowed and ends[1] == allowed + 1
+    assert allowed < ends[7] <= allowed + 7
+    assert found.failures == asked[found.alpha] <= allowed
+    assert all(fails > allowed for alpha, fails in asked.items() if alpha < found.alpha)
+
+
+def test_draws_that_fail_at_any_alpha_end_a_calibration(monkeypatch):
+    monkeypatch.setattr(calibrate, "_counter", lambda *_: lambda alpha: 5)
+    with pytest.raises(UserError, match=r"5 of 64 searches fail even at alpha=[56]\.\d+: raise"):
+        calibrated()
+
+
+@pytest.mark.device8
+def test_eight_devices_calibrate_as_one_does(monkeypatch):
+    shared = calibrated()
+    assert parallel.own_mesh(64).size == 8
+    monkeypatch.setattr(parallel, "own_mesh", lambda _: parallel.seed_mesh(1))
+    assert calibrated() == shared
 
 
 def test_too_few_draws_cannot_show_a_small_delta():
