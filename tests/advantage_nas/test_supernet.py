@@ -44,15 +44,9 @@ def close(mine, theirs, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=scale * atol), mine, theirs)
 
 
-@pytest.mark.parametrize(
-    ("x64", "atol", "forms"),
-    [
-        (True, 1e-10, [{"form": "scan"}]),  # each takes half a minute to compile
-        pytest.param(True, 1e-10, FORMS, marks=pytest.mark.slow),
-        pytest.param(False, 5e-6, FORMS, marks=pytest.mark.slow),
-    ],
-)
-def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol, forms):
+@pytest.mark.slow
+@pytest.mark.parametrize(("x64", "atol"), [(True, 1e-10), (False, 5e-6)])
+def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol):
     with jax.enable_x64(x64):
         dtype = jnp.float64 if x64 else jnp.float32
         batch, gates = draw(dtype=dtype), jnp.linspace(0.8, 1.2, 6, dtype=dtype)
@@ -63,7 +57,7 @@ def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol, forms):
             weights, mixture
         )
         dgates = dmix[np.arange(6), CHOICE]
-        for changes in forms:
+        for changes in FORMS:
             skeleton = dataclasses.replace(SMALL, **changes)
             network = image_network(nas_bench_201(native=skeleton.native), skeleton)
             run = jax.jit(
@@ -78,7 +72,8 @@ def test_unrolled_scanned_native_and_dense_forms_agree(x64, atol, forms):
             close(by_gates, dgates, atol)
 
 
-def test_logits_and_gradients_are_those_of_pytorchs_modules():
+@pytest.mark.parametrize("form", ["unrolled", "scan"])
+def test_logits_and_gradients_are_those_of_pytorchs_modules(form):
     torch = pytest.importorskip("torch")
     from benchmarks import torch_gdas
 
@@ -97,9 +92,10 @@ def test_logits_and_gradients_are_those_of_pytorchs_modules():
     loss = torch.nn.functional.cross_entropy(out, torch.tensor(np.asarray(labels)).long())
     loss.backward()
     gate = jnp.asarray(gates.detach().numpy()[np.arange(6), CHOICE])
-    logits = supernet.logits(space, SMALL, weights, gate, jnp.asarray(CHOICE), images)
+    skeleton = dataclasses.replace(SMALL, form=form)
+    logits = supernet.logits(space, skeleton, weights, gate, jnp.asarray(CHOICE), images)
     np.testing.assert_allclose(logits, out.detach(), atol=2e-5)
-    network = image_network(space, SMALL)
+    network = image_network(space, skeleton)
     value, (dw, dgate) = gradients(network, weights, gate, jnp.asarray(CHOICE), (images, labels))
     np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
     np.testing.assert_allclose(dgate, gates.grad.numpy()[np.arange(6), CHOICE], atol=2e-5)

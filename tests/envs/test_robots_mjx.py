@@ -53,8 +53,8 @@ LENGTH = 200
 
 
 def params(families):
-    """Three in the ordinary suite, as each robot is slow to compile."""
-    quick = ("HalfCheetah", "Hopper", "Swimmer")
+    """Two in the ordinary suite, as each robot is slow to compile."""
+    quick = ("HalfCheetah", "Swimmer")
     return [pytest.param(f, marks=() if f in quick else pytest.mark.slow) for f in families]
 
 

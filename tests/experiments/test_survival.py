@@ -47,7 +47,7 @@ class Case(NamedTuple):
       unbroken: of the run never stopped, by which other tests share it.
       arguments: of both.
       scored: whether scoring is compared too, not the training alone.
-      slow: whether its seven starts take about a minute of a core, or more.
+      slow: all but one, whose seven starts take half a minute of a core.
       more: makes what it reads, once for all tests; returns arguments that name it.
     """
 
@@ -97,7 +97,7 @@ CASES = [
     Case("sacpo", "sacpo", test_sacpo.SMALL, slow=True),
     Case("tsdi", "tsdi_folders", TABLE, slow=True, more=two_models),
     Case("tsdi", "tsdi", test_tsdi.SMALL, scored=False, slow=True),
-    Case("advantage_nas", "advantage_nas", test_advantage_nas.TOY),
+    Case("advantage_nas", "advantage_nas", test_advantage_nas.TOY, slow=True),
     Case("image_to_semantics", "i2s_one_method", ONE_METHOD, slow=True),
 ]
 PARAMETERS = [
