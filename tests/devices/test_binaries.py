@@ -17,15 +17,16 @@ _SIGNS = "policy/accuracy"  # counts signs of margins that are 0 at first, but f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.unbroken)
 def test_two_processes_train_a_seed_each(case, tmp_path_factory, tmp_path):
     """Rows are those of one process, once; the first of each stage to rounding, 1e-3.
 
     The one has both seeds on one device, so that later rows part by what rounding grows to.
     """
     module, out = f"experiments.{case.name}", tmp_path / "run"
-    whole = binaries.unbroken(tmp_path_factory, case.unbroken, module, case.arguments)
-    arguments = [x for x in case.arguments if not x.startswith("--devices")]
+    given = case.given(tmp_path_factory)
+    whole = binaries.unbroken(tmp_path_factory, case.unbroken, module, given)
+    arguments = [x for x in given if not x.startswith("--devices")]
     command = binaries.command(module, *arguments, "--devices=2", f"--out={out}")
     first, second = joined(command, timeout=900)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
@@ -43,7 +44,7 @@ def test_two_processes_train_a_seed_each(case, tmp_path_factory, tmp_path):
         if alike and (row["stage"], row["seed"]) not in begun:
             begun.add((row["stage"], row["seed"]))
             for name in numbers.keys() - {_SIGNS}:
-                given = {"rtol": 1e-3, "atol": 1e-4, "err_msg": name}
-                np.testing.assert_allclose(numbers[name], other[name], **given)
+                near = {"rtol": 1e-3, "atol": 1e-4, "err_msg": name}
+                np.testing.assert_allclose(numbers[name], other[name], **near)
     assert len(json_rows(out / "eval.jsonl")) == len(json_rows(whole / "eval.jsonl"))
     assert (out / "summary.json").exists()

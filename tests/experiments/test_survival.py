@@ -58,6 +58,10 @@ class Case(NamedTuple):
     slow: bool = False
     more: Callable[[pytest.TempPathFactory], list[str]] | None = None
 
+    def given(self, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+        """All of its arguments, once what they name is made."""
+        return [*self.arguments, *(self.more(tmp_path_factory) if self.more else [])]
+
 
 def two_models(tmp_path_factory) -> list[str]:
     """Folders of two random models with one tokenizer, and a file of prompts."""
@@ -239,7 +243,7 @@ def test_every_binary_is_put_through_it():
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_a_run_survives_whatever_happens_to_it(case, tmp_path_factory, tmp_path):
     module = f"experiments.{case.name}"
-    arguments = [*case.arguments, *(case.more(tmp_path_factory) if case.more else [])]
+    arguments = case.given(tmp_path_factory)
     whole = binaries.unbroken(tmp_path_factory, case.unbroken, module, arguments)
     rows, out, chance = json_rows(whole / "metrics.jsonl"), tmp_path / "run", random.Random(8)
     given, resume = [*arguments, f"--out={out}"], ["--resume", f"--out={out}"]
