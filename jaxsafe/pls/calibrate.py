@@ -72,7 +72,8 @@ def calibrate(
         whose caches hold no more, and 50 elsewhere.
 
     Raises:
-      UserError: too few draws for delta, or none is safe on the seed set.
+      UserError: too few draws for delta, none is safe on the seed set, or Srinivas' alpha itself
+        fails on them.
     """
     check_choice("criterion", criterion, CRITERIA)
     check_range("num_draws", num_draws, low=1)
@@ -85,6 +86,7 @@ def calibrate(
         )
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == "cpu" else 50
+    check_range("batch_size", batch_size, low=1)
     groups, words = _groups(key, problem, config, num_draws, random_seed)
     failures = _counter(groups, words, problem, config, criterion, allowed, batch_size)
     size = problem.grid.shape[0]

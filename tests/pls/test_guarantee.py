@@ -213,6 +213,8 @@ def test_too_few_draws_cannot_show_a_small_delta():
     problem = guarantee.make(COARSE, config)
     with pytest.raises(UserError, match="at least 299"):
         pls.calibrate(jax.random.key(0), problem, config, num_draws=100)
+    with pytest.raises(UserError, match="batch_size"):
+        calibrated(batch_size=0)
 
 
 def test_a_lengthscale_twice_too_long_breaks_the_promise_and_the_robust_bounds_keep_it():
