@@ -90,8 +90,21 @@ def calibrate(
     groups, words = _groups(key, problem, config, num_draws, random_seed)
     failures = _counter(groups, words, problem, config, criterion, allowed, batch_size)
     size = problem.grid.shape[0]
-    low, high = 0.0, float(srinivas_alpha(size, config.delta, config.num_steps + 1))
-    count: int | None = None
+    most = float(srinivas_alpha(size, config.delta, config.num_steps + 1))
+    alpha, count = _least(failures, most, allowed, num_halvings)
+    if count > allowed:
+        raise UserError(
+            f"{count} of {num_draws} searches fail even at alpha={alpha:.3g}: raise num_draws or "
+            "delta, or give an alpha_value."
+        )
+    return Calibration(alpha, count, num_draws, _upper(count, num_draws, level))
+
+
+def _least(
+    failures: Callable[[float], int], high: float, allowed: int, num_halvings: int
+) -> tuple[float, int]:
+    """Returns the least alpha found with no more failures than allowed, else `high`; its count."""
+    low, count = 0.0, None
     for _ in range(num_halvings):
         middle = (low + high) / 2
         fails = failures(middle)
@@ -99,14 +112,7 @@ def calibrate(
             high, count = middle, fails
         else:
             low = middle
-    if count is None:
-        count = failures(high)
-    if count > allowed:
-        raise UserError(
-            f"{count} of {num_draws} searches fail even at alpha={high:.3g}: raise num_draws or "
-            "delta, or give an alpha_value."
-        )
-    return Calibration(high, count, num_draws, _upper(count, num_draws, level))
+    return high, failures(high) if count is None else count
 
 
 def _groups(
